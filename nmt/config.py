@@ -1,0 +1,137 @@
+"""Configuration: frozen pydantic sections, YAML in, `--set a.b=c` overrides, unknown keys are errors with a near miss."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Hashable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from nmt.errors import ConfigError
+
+
+class Section(BaseModel):
+    """Base of every configuration section: immutable, and an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
+
+
+S = TypeVar("S", bound=Section)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML's safe loader, except that a key given twice is an error instead of the last one winning."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[str] = set()
+        for key_node, _ in node.value:
+            key = str(self.construct_object(key_node, deep=True))  # type: ignore[no-untyped-call]
+            if key in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} appears twice", key_node.start_mark)
+            seen.add(key)
+        return super().construct_mapping(node, deep=deep)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML file whose top level is a mapping; raise `ConfigError` naming the file and line otherwise."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file") from None
+    except IsADirectoryError:
+        raise ConfigError(f"{path}: is a folder, a YAML file was expected") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8 text (byte {error.start})") from None
+    try:
+        data = yaml.load(text, Loader=_Loader)  # noqa: S506 (a SafeLoader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}, line {mark.line + 1}" if mark else str(path)
+        raise ConfigError(f"{where}: not valid YAML: {getattr(error, 'problem', None) or error}") from None
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path}: expected `key: value` lines at the top level, found {type(data).__name__}")
+    return data
+
+
+def apply_overrides(data: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """Return a copy of `data` with each `a.b=value` of `overrides` set; values are read as YAML."""
+    result = _deep_copy(data)
+    for item in overrides:
+        key, separator, value = item.partition("=")
+        if not separator or not key.strip():
+            raise ConfigError(f"--set {item}: expected key=value, for example --set train.lr=3e-4")
+        *parents, last = key.strip().split(".")
+        target = result
+        for parent in parents:
+            child = target.setdefault(parent, {})
+            if not isinstance(child, dict):
+                raise ConfigError(f"--set {item}: {parent!r} holds a value, not a section")
+            target = child
+        try:
+            target[last] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise ConfigError(f"--set {item}: the value is not valid YAML") from None
+    return result
+
+
+def _deep_copy(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _deep_copy(item) for key, item in value.items()}
+    return [_deep_copy(item) for item in value] if isinstance(value, list) else value
+
+
+def parse(section: type[S], data: dict[str, Any], where: str) -> S:
+    """Validate `data` as a `section`; `where` (a file, usually) starts the message of any `ConfigError`."""
+    try:
+        return section.model_validate(data)
+    except ValidationError as error:
+        problems = [_describe(section, problem) for problem in error.errors()]
+        shown = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
+        raise ConfigError(f"{where}: {shown}") from None
+
+
+def load(section: type[S], path: Path, overrides: Sequence[str] = ()) -> S:
+    """Read `path`, apply `overrides` and validate the result as a `section`."""
+    return parse(section, apply_overrides(read_yaml(path), overrides), str(path))
+
+
+def dump(section: Section) -> str:
+    """The section as YAML, every default written out; `load` reads it back to an equal section."""
+    return yaml.safe_dump(section.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=100)
+
+
+def _describe(section: type[Section], problem: Any) -> str:
+    path = [str(part) for part in problem["loc"]]
+    dotted = ".".join(path) or "top level"
+    if problem["type"] == "extra_forbidden":
+        known = _known_keys(section, path[:-1])
+        close = difflib.get_close_matches(path[-1], known, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"known keys: {', '.join(known)}"
+        return f"unknown key {dotted!r} ({hint})"
+    if problem["type"] == "missing":
+        return f"missing key {dotted!r}"
+    message = problem["msg"].removeprefix("Value error, ")
+    value = problem.get("input")
+    shown = f" (got {value!r})" if isinstance(value, str | int | float | bool) or value is None else ""
+    return f"{dotted}: {message[:1].lower()}{message[1:]}{shown}"
+
+
+def _known_keys(section: type[BaseModel], path: Sequence[str]) -> list[str]:
+    """The keys of the sub-section at `path`, found by following the types of the fields."""
+    current: list[type[BaseModel]] = [section]
+    for part in path:
+        following: list[type[BaseModel]] = []
+        for model in current:
+            if part in model.model_fields:
+                following += _models_in(model.model_fields[part].annotation)
+        current = following or current  # list indices and union tags are not fields
+    return sorted({name for model in current for name in model.model_fields})
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for argument in get_args(annotation) for model in _models_in(argument)]

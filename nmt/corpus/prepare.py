@@ -1,0 +1,291 @@
+"""From a recipe to a prepared corpus: read, clean, learn subwords, write ids; all of it or nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import heapq
+import itertools
+import json
+import os
+import platform
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import sentencepiece
+from tqdm import tqdm
+
+import nmt
+from nmt.corpus.cleaning import RULES, Cleaner, Report, broken_rule, loose_key
+from nmt.corpus.recipe import SPLITS, Recipe, Split
+from nmt.corpus.sources import Pair, fingerprint, read_pairs
+from nmt.corpus.store import FORMAT, MANIFEST, ColumnWriter, write_pairs
+from nmt.errors import DataError, NMTError
+from nmt.text.normalize import normalize
+from nmt.text.tokenizer import Tokenizer
+
+_BATCH = 10_000  # pairs in flight: what bounds the memory
+_QUANTILES = (0.5, 0.9, 0.99, 0.999, 1.0)
+
+
+def content_hash(recipe: Recipe) -> str:
+    """A digest of the recipe and of the content of its local sources: equal digests, equal corpora."""
+    digest = hashlib.sha256(f"{FORMAT}\n{recipe.canonical()}\n".encode())
+    for split in SPLITS:
+        for source in recipe.sources(split):
+            digest.update(fingerprint(source).encode())
+    return digest.hexdigest()
+
+
+def prepare(recipe: Recipe, output: Path, force: bool = False) -> bool:
+    """Make the prepared corpus `output`; return False when it is there already and nothing has changed.
+
+    The corpus is built beside `output` and renamed at the end, so an interruption leaves the former state. Raises
+    `DataError` for data that is missing, malformed or empty after cleaning.
+    """
+    digest = content_hash(recipe)
+    if not force and _is_current(output, digest):
+        return False
+    if output.exists() and not (output / MANIFEST).is_file() and any(output.iterdir()):
+        raise DataError(f"{output}: exists and is not a prepared corpus; it is left as it is (choose another --output)")
+    partial = output.with_name(f".{output.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        partial.mkdir(parents=True)
+        _build(recipe, partial, digest)
+        _swap(partial, output)
+    except OSError as error:
+        raise DataError(f"{output}: {error.strerror or error} while preparing; nothing was changed") from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return True
+
+
+def _is_current(output: Path, digest: str) -> bool:
+    try:
+        manifest = json.loads((output / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return bool(manifest.get("content_hash") == digest)
+
+
+def _swap(partial: Path, output: Path) -> None:
+    old = output.with_name(f".{output.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if output.exists():
+        output.rename(old)
+    partial.rename(output)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _build(recipe: Recipe, folder: Path, digest: str) -> None:
+    evaluation = {split: _evaluation_pairs(recipe, split) for split in ("validation", "test")}
+    if recipe.holdout:
+        evaluation |= {split: pairs for split, pairs in _held_out(recipe).items() if pairs}
+    cleaner = Cleaner(recipe.cleaning, itertools.chain.from_iterable(evaluation.values()))
+    clean = folder / "clean.tsv"
+    kept = _clean_training(recipe, cleaner, clean)
+    tokenizers = _train_tokenizers(recipe, clean, sum(kept), folder)
+    stored = _encode(recipe, clean, kept, tokenizers, folder, cleaner.report)
+    clean.unlink()
+    if not sum(stored):
+        raise DataError(f"{recipe.name}: no training pair is left of {cleaner.report.read} read ({_why(cleaner.report)})")
+    for split, pairs in evaluation.items():
+        if pairs:
+            write_pairs(folder / f"{split}.jsonl", pairs)
+    manifest = _manifest(recipe, digest, folder, cleaner.report, stored)
+    manifest["splits"] = {"train": sum(stored)} | {split: len(pairs) for split, pairs in evaluation.items()}
+    manifest["vocabulary"] = {"source": len(tokenizers[0]), "target": len(tokenizers[1])}
+    (folder / "report.md").write_text(render_report(manifest), encoding="utf-8")
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _languages(recipe: Recipe) -> tuple[str, str]:
+    return recipe.source_language, recipe.target_language
+
+
+def _evaluation_pairs(recipe: Recipe, split: str) -> list[Pair]:
+    """The pairs of an evaluation split as published, but for pairs with an empty side, which can't be scored."""
+    name: Split = "validation" if split == "validation" else "test"
+    pairs: list[Pair] = []
+    for source in recipe.sources(name):
+        pairs += [pair for pair in read_pairs(source, _languages(recipe)) if all(map(normalize, pair))]
+    if recipe.sources(name) and not pairs:
+        raise DataError(f"{recipe.name}: the {split} split is empty")
+    return pairs
+
+
+def _held_out(recipe: Recipe) -> dict[str, list[Pair]]:
+    """Evaluation splits drawn from the training sources: the pairs of smallest keyed hash, so independent of order.
+
+    Two of them never share a sentence; the cleaning rule `evaluation` then drops what training shares with them.
+    """
+    assert recipe.holdout is not None
+    wanted = recipe.holdout.validation + recipe.holdout.test
+    key = str(recipe.holdout.seed).encode()
+    heap: list[tuple[int, Pair]] = []  # the largest hash first (negated), twice as many as wanted: some share a sentence
+    pairs = (pair for source in recipe.train for pair in read_pairs(source, _languages(recipe)))
+    for raw in tqdm(pairs, desc="holdout", unit=" pairs", mininterval=1.0):
+        pair = normalize(raw[0]), normalize(raw[1])
+        if broken_rule(pair, recipe.cleaning):
+            continue
+        joined = f"{pair[0]}\t{pair[1]}".encode("utf-8", "surrogatepass")
+        rank = -int.from_bytes(hashlib.blake2b(joined, digest_size=8, key=key).digest(), "big")
+        if len(heap) < 4 * wanted:
+            heapq.heappush(heap, (rank, raw))
+        elif rank > heap[0][0]:
+            heapq.heapreplace(heap, (rank, raw))
+    chosen: list[Pair] = []
+    seen: set[bytes] = set()
+    for _, pair in sorted(heap, reverse=True):
+        keys = {loose_key(side) for side in pair}
+        if not keys & seen:
+            seen |= keys
+            chosen.append(pair)
+    if len(chosen) < wanted:
+        raise DataError(f"{recipe.name}: {wanted} pairs are to be held out but only {len(chosen)} distinct ones exist")
+    return {"validation": chosen[: recipe.holdout.validation], "test": chosen[recipe.holdout.validation : wanted]}
+
+
+def _clean_training(recipe: Recipe, cleaner: Cleaner, path: Path) -> list[int]:
+    """Write the clean pairs as `source TAB target` lines (neither side can hold either character); count by source."""
+    kept = []
+    with path.open("w", encoding="utf-8", newline="\n") as stream:
+        for source in recipe.train:
+            count = 0
+            pairs = read_pairs(source, _languages(recipe))
+            with tqdm(desc=f"clean {source.label}"[:40], unit=" pairs", mininterval=1.0) as bar:
+                while batch := list(itertools.islice(pairs, _BATCH)):
+                    clean = cleaner.clean([(normalize(left), normalize(right)) for left, right in batch])
+                    stream.writelines(f"{left}\t{right}\n" for left, right in clean)
+                    count += len(clean)
+                    bar.update(len(batch))
+            kept.append(count)
+    if not sum(kept):
+        report = cleaner.report
+        raise DataError(f"{recipe.name}: no training pair is left of {report.read} read ({_why(report)})")
+    return kept
+
+
+def _why(report: Report) -> str:
+    return ", ".join(f"{rule}: {count}" for rule, count in report.dropped.items() if count) or "the sources are empty"
+
+
+def _train_tokenizers(recipe: Recipe, clean: Path, count: int, folder: Path) -> tuple[Tokenizer, Tokenizer]:
+    config = recipe.tokenizer
+    sides = 2 if config.joint else 1
+    every = max(1, -(-count * sides // config.sample))
+    with tqdm(total=1 if config.joint else 2, desc="subwords", unit=" model") as bar:
+        if config.joint:
+            both = (side for pair in itertools.islice(_clean_pairs(clean), 0, None, every) for side in pair)
+            tokenizer = Tokenizer.train(both, config)
+            (folder / "tokenizer.model").write_bytes(tokenizer.model)
+            bar.update()
+            return tokenizer, tokenizer
+        separate = []
+        for side, name in enumerate(("source", "target")):
+            sentences = (pair[side] for pair in itertools.islice(_clean_pairs(clean), 0, None, every))
+            separate.append(Tokenizer.train(sentences, config))
+            (folder / f"{name}.model").write_bytes(separate[-1].model)
+            bar.update()
+        return separate[0], separate[1]
+
+
+def _clean_pairs(path: Path) -> Iterator[Pair]:
+    with path.open(encoding="utf-8", newline="\n") as lines:
+        for line in lines:
+            left, _, right = line.rstrip("\n").partition("\t")
+            yield left, right
+
+
+def _encode(
+    recipe: Recipe,
+    clean: Path,
+    kept: list[int],
+    tokenizers: tuple[Tokenizer, Tokenizer],
+    folder: Path,
+    report: Report,
+) -> list[int]:
+    """Write the ids of the clean pairs; return how many are stored of each source."""
+    limit = recipe.cleaning.max_tokens
+    stored = []
+    pairs = _clean_pairs(clean)
+    with contextlib.ExitStack() as stack:
+        writers = [stack.enter_context(ColumnWriter(folder, f"train.{side}")) for side in ("source", "target")]
+        bar = stack.enter_context(tqdm(total=sum(kept), desc="encode", unit=" pairs", mininterval=1.0))
+        for count in kept:
+            total = 0
+            part = itertools.islice(pairs, count)
+            while batch := list(itertools.islice(part, _BATCH)):
+                ids = [tokenizers[side].encode([pair[side] for pair in batch]) for side in (0, 1)]
+                fits = [0 < len(a) <= limit and 0 < len(b) <= limit for a, b in zip(*ids, strict=True)]
+                for side in (0, 1):
+                    writers[side].write([sentence for sentence, fit in zip(ids[side], fits, strict=True) if fit])
+                for pair, fit in zip(batch, fits, strict=True):
+                    if not fit:
+                        report.drop("tokens", pair)
+                total += sum(fits)
+                bar.update(len(batch))
+            stored.append(total)
+    return stored
+
+
+def _manifest(recipe: Recipe, digest: str, folder: Path, report: Report, stored: list[int]) -> dict[str, Any]:
+    lengths = {side: np.load(folder / f"train.{side}.lengths.npy") for side in ("source", "target")}
+    return {
+        "format": FORMAT,
+        "content_hash": digest,
+        "recipe": recipe.model_dump(mode="json"),
+        "sources": [
+            {"label": source.label, "weight": source.weight, "pairs": count}
+            for source, count in zip(recipe.train, stored, strict=True)
+        ],
+        "tokens": {side: int(values.sum(dtype=np.int64)) for side, values in lengths.items()},
+        "lengths": {
+            side: {str(q): int(np.quantile(values, q, method="higher")) for q in _QUANTILES}
+            for side, values in lengths.items()
+        },
+        "cleaning": {"read": report.read, "kept": report.kept, "dropped": report.dropped, "samples": report.samples},
+        "versions": {
+            "strata-nmt": nmt.__version__,
+            "sentencepiece": sentencepiece.__version__,
+            "python": platform.python_version(),
+        },
+    }
+
+
+def render_report(manifest: dict[str, Any]) -> str:
+    """The cleaning report as Markdown: what was read, what each rule dropped, samples of it."""
+    cleaning, recipe = manifest["cleaning"], manifest["recipe"]
+    lines = [
+        f"# {recipe['name']}: {recipe['source_language']} to {recipe['target_language']}",
+        "",
+        f"Read {cleaning['read']:,} pairs, kept {cleaning['kept']:,} for training "
+        f"({manifest['tokens']['source']:,} source and {manifest['tokens']['target']:,} target subwords).",
+        "",
+        "| rule | dropped | share | why |",
+        "|---|---:|---:|---|",
+    ]
+    for rule, why in RULES.items():
+        count = cleaning["dropped"][rule]
+        lines.append(f"| {rule} | {count:,} | {count / max(1, cleaning['read']):.2%} | {why} |")
+    for rule, samples in cleaning["samples"].items():
+        if samples:
+            lines += ["", f"## Dropped by `{rule}`, samples", ""]
+            lines += [f"- {source!r} / {target!r}" for source, target in samples]
+    return "\n".join(lines) + "\n"
+
+
+def resolve_recipe(name: str, shipped: Path) -> Path:
+    """The file of a recipe given as a path or as the name of a shipped one; `NMTError` lists those otherwise."""
+    path = Path(name)
+    if path.suffix in (".yaml", ".yml") or path.exists() or os.sep in name:
+        return path
+    candidate = shipped / f"{name}.yaml"
+    if not candidate.is_file():
+        known = ", ".join(sorted(file.stem for file in shipped.glob("*.yaml"))) or "none"
+        raise NMTError(f"no recipe {name!r}: give a file, or one of {known}")
+    return candidate

@@ -1,0 +1,138 @@
+"""A prepared corpus on disk: token ids as flat arrays that are memory-mapped, evaluation text, and a manifest.
+
+    manifest.json             recipe, content hash, counts, cleaning report, length quantiles, versions
+    report.md                 the cleaning report for people
+    tokenizer.model           SentencePiece, joint; or source.model and target.model
+    train.source.ids          uint16, all sentences end to end, no special ids;  train.target.ids likewise
+    train.source.lengths.npy  uint16, one a sentence;  train.target.lengths.npy likewise
+    validation.jsonl          {"source", "target"}, text as published;  test.jsonl likewise
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nmt.errors import DataError
+from nmt.text.tokenizer import Tokenizer
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+
+
+class TokenColumn:
+    """One side of the training pairs: sentence i is `column[i]`, a view of memory-mapped ids."""
+
+    def __init__(self, ids: Path, lengths: Path) -> None:
+        """Map the two files; raise `DataError` when one is missing or they disagree."""
+        try:
+            self.lengths: NDArray[np.uint16] = np.load(lengths, mmap_mode="r", allow_pickle=False)
+            self._ids = np.memmap(ids, dtype=np.uint16, mode="r") if ids.stat().st_size else np.zeros(0, np.uint16)
+        except (OSError, ValueError) as error:
+            raise DataError(f"{ids.parent}: {error} (run `nmt prepare` again)") from None
+        self._ends = np.cumsum(self.lengths, dtype=np.int64)
+        if (int(self._ends[-1]) if len(self._ends) else 0) != len(self._ids):
+            raise DataError(f"{ids}: size does not match {lengths.name} (run `nmt prepare --force` again)")
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __getitem__(self, index: int) -> NDArray[np.uint16]:
+        end = int(self._ends[index])
+        return self._ids[end - int(self.lengths[index]) : end]
+
+
+class ColumnWriter:
+    """Writes one `TokenColumn`, a batch of sentences at a time; a context manager."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self._lengths_path = folder / f"{name}.lengths.npy"
+        self._ids = (folder / f"{name}.ids").open("wb")
+        self._lengths: list[NDArray[np.uint16]] = []
+
+    def write(self, sentences: list[list[int]]) -> None:
+        """Append sentences of ids."""
+        self._ids.write(np.fromiter((i for sentence in sentences for i in sentence), dtype=np.uint16).tobytes())
+        self._lengths.append(np.array([len(sentence) for sentence in sentences], dtype=np.uint16))
+
+    def __enter__(self) -> ColumnWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._ids.close()
+        if error is None:
+            np.save(self._lengths_path, np.concatenate(self._lengths) if self._lengths else np.zeros(0, np.uint16))
+
+
+@dataclass(frozen=True)
+class PreparedCorpus:
+    """A prepared corpus, opened. Needs neither the recipe's sources nor the `datasets` library."""
+
+    path: Path
+    manifest: dict[str, Any]
+    source_tokenizer: Tokenizer
+    target_tokenizer: Tokenizer
+
+    @classmethod
+    def open(cls, path: Path) -> PreparedCorpus:
+        """Open the folder that `nmt prepare` made; raise `DataError` when it is not one."""
+        try:
+            manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise DataError(f"{path}: not a prepared corpus (make it with `nmt prepare RECIPE --output {path}`)") from None
+        except ValueError:
+            raise DataError(f"{path / MANIFEST}: damaged (run `nmt prepare --force` again)") from None
+        if manifest.get("format") != FORMAT:
+            raise DataError(f"{path}: format {manifest.get('format')}, this version reads {FORMAT}: prepare it again")
+        names = ("tokenizer", "tokenizer") if manifest["recipe"]["tokenizer"]["joint"] else ("source", "target")
+        source, target = (Tokenizer.load(path / f"{name}.model") for name in names)
+        return cls(path, manifest, source, target)
+
+    @property
+    def joint(self) -> bool:
+        """Whether the two languages share one vocabulary."""
+        return bool(self.manifest["recipe"]["tokenizer"]["joint"])
+
+    @property
+    def languages(self) -> tuple[str, str]:
+        """Source and target language codes."""
+        return self.manifest["recipe"]["source_language"], self.manifest["recipe"]["target_language"]
+
+    def train(self) -> tuple[TokenColumn, TokenColumn]:
+        """Source and target ids of the training pairs."""
+        source, target = (
+            TokenColumn(self.path / f"train.{side}.ids", self.path / f"train.{side}.lengths.npy")
+            for side in ("source", "target")
+        )
+        if len(source) != len(target) or not len(source):
+            raise DataError(f"{self.path}: {len(source)} source and {len(target)} target sentences (prepare it again)")
+        return source, target
+
+    def weights(self) -> list[tuple[int, float]]:
+        """(number of pairs, weight) of each training source, in the order of the stored pairs."""
+        return [(int(item["pairs"]), float(item["weight"])) for item in self.manifest["sources"]]
+
+    def pairs(self, split: str) -> list[tuple[str, str]]:
+        """The text of an evaluation split, as published; raise `DataError` when the corpus has no such split."""
+        path = self.path / f"{split}.jsonl"
+        if split not in ("validation", "test") or not path.is_file():
+            has = [name for name in ("validation", "test") if (self.path / f"{name}.jsonl").is_file()]
+            raise DataError(f"{self.path}: no text of split {split!r} (has {', '.join(has) or 'none'})")
+        with path.open(encoding="utf-8", newline="\n") as lines:
+            rows = [json.loads(line) for line in lines]
+        return [(row["source"], row["target"]) for row in rows]
+
+
+def write_pairs(path: Path, pairs: list[tuple[str, str]]) -> None:
+    """Write an evaluation split as JSON lines."""
+    with path.open("w", encoding="utf-8", newline="\n") as stream:
+        for source, target in pairs:
+            stream.write(json.dumps({"source": source, "target": target}, ensure_ascii=False) + "\n")

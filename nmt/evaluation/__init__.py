@@ -1,0 +1,1 @@
+"""Evaluation: scores that carry their signatures."""

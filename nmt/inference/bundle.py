@@ -1,0 +1,145 @@
+"""The model bundle: one folder that holds all that translating needs, checked when it is opened.
+
+    config.yaml          format, name, languages, model shape, decode defaults, sha256 of the other files
+    model.safetensors    weights, once: fp32, fp16 or int8 with scales
+    tokenizer.model      SentencePiece, joint; or source.model and target.model
+    metrics.json         scores with signatures, data manifest, versions, command
+    README.md            the model card
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import nmt.config
+from nmt.config import Section
+from nmt.errors import BundleError, ConfigError
+from nmt.inference.types import DecodeOptions
+from nmt.model.config import ModelConfig
+from nmt.text.tokenizer import Tokenizer
+
+FORMAT = 1
+CONFIG, WEIGHTS, METRICS, CARD = "config.yaml", "model.safetensors", "metrics.json", "README.md"
+
+
+class BundleConfig(Section):
+    """What `config.yaml` of a bundle holds."""
+
+    format: Literal[1]
+    name: str
+    source_language: str
+    target_language: str
+    joint_vocabulary: bool
+    weights: Literal["fp32", "fp16", "int8"]
+    parameters: int
+    max_source_tokens: int
+    model: ModelConfig
+    decode: DecodeOptions
+    sha256: dict[str, str]
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What may be said of a model to its users."""
+
+    name: str
+    source_language: str
+    target_language: str
+    path: str
+    parameters: int
+    architecture: str
+    scores: list[dict[str, Any]]
+    digest: str
+
+
+def tokenizer_files(joint: bool) -> tuple[str, str]:
+    """Names of the tokenizer files of the source and the target side."""
+    return ("tokenizer.model", "tokenizer.model") if joint else ("source.model", "target.model")
+
+
+def architecture(model: ModelConfig) -> str:
+    """The model's shape in a few words."""
+    encoder, decoder = model.encoder, model.decoder
+    return (
+        f"{encoder.layers}+{decoder.layers} layers {'/'.join(dict.fromkeys(encoder.cells + decoder.cells))}, "
+        f"width {'/'.join(map(str, dict.fromkeys(encoder.widths + decoder.widths)))}, embedding {model.embedding}, "
+        f"{model.attention_heads}-head attention"
+    )
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """An opened and verified bundle; the weights are read by the backend."""
+
+    path: Path
+    config: BundleConfig
+    source_tokenizer: Tokenizer
+    target_tokenizer: Tokenizer
+    metrics: dict[str, Any]
+
+    @classmethod
+    def open(cls, path: Path) -> Bundle:
+        """Check the folder and open it; raise `BundleError` naming the file that is missing, damaged or unknown."""
+        config = read_config(path)
+        for name in (*dict.fromkeys(tokenizer_files(config.joint_vocabulary)), WEIGHTS):
+            if name not in config.sha256:
+                raise BundleError(f"{path / CONFIG}: no checksum of {name}: not a complete bundle")
+        for name, digest in config.sha256.items():
+            if Path(name).name != name:
+                raise BundleError(f"{path / CONFIG}: {name!r} is not the name of a file of the bundle")
+            _verify(path / name, digest)
+        source, target = (Tokenizer.load(path / name) for name in tokenizer_files(config.joint_vocabulary))
+        try:
+            metrics = json.loads((path / METRICS).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            metrics = {}
+        except ValueError:
+            raise BundleError(f"{path / METRICS}: not valid JSON") from None
+        return cls(path, config, source, target, metrics)
+
+    @property
+    def info(self) -> ModelInfo:
+        """What may be said of the model."""
+        config = self.config
+        return ModelInfo(
+            name=config.name,
+            source_language=config.source_language,
+            target_language=config.target_language,
+            path=str(self.path),
+            parameters=config.parameters,
+            architecture=architecture(config.model),
+            scores=list(self.metrics.get("scores", [])),
+            digest=config.sha256[WEIGHTS],
+        )
+
+
+def read_config(path: Path) -> BundleConfig:
+    """`config.yaml` of the bundle at `path`, validated; raise `BundleError` otherwise."""
+    if not path.is_dir():
+        raise BundleError(f"{path}: no such bundle (make one with `nmt train` and `nmt bundle`)")
+    if not (path / CONFIG).is_file():
+        raise BundleError(f"{path}: not a model bundle: {CONFIG} is missing")
+    try:
+        data = nmt.config.read_yaml(path / CONFIG)
+        if data.get("format") != FORMAT:
+            raise BundleError(f"{path / CONFIG}: bundle format {data.get('format')}, this version reads {FORMAT}")
+        return nmt.config.parse(BundleConfig, data, str(path / CONFIG))
+    except ConfigError as error:
+        raise BundleError(str(error)) from None
+
+
+def sha256(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _verify(path: Path, digest: str) -> None:
+    if not path.is_file():
+        raise BundleError(f"{path}: missing from the bundle")
+    if sha256(path) != digest:
+        raise BundleError(f"{path}: damaged or cut short (its checksum is not the one in {CONFIG}); get the bundle again")

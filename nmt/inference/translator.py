@@ -1,0 +1,159 @@
+"""The Translator: texts in, translations out, the one way that the command line, evaluation and the service share."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from nmt.errors import InputError
+from nmt.inference import torch_backend
+from nmt.inference.bundle import Bundle, ModelInfo
+from nmt.inference.search import Candidate
+from nmt.inference.types import DecodeOptions, Hypothesis, Translation
+from nmt.model.seq2seq import Seq2Seq
+from nmt.text.normalize import normalize
+from nmt.text.segment import Segment, split_long
+from nmt.text.tokenizer import EOS, Tokenizer
+
+_BATCH_CELLS = 4096  # hypotheses x source tokens of a batch: large enough for the processor, small enough for memory
+_WINDOW = 2000  # texts that `translate_iter` sorts at a time
+_UNSPACED = {"zh", "ja", "th", "lo", "km", "my", "bo"}  # languages whose sentences are joined without a space
+
+
+@dataclass(frozen=True)
+class Vocabularies:
+    """The tokenizers of both sides, the same one twice where the vocabulary is joint."""
+
+    source: Tokenizer
+    target: Tokenizer
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A segment of a text on its way through the model."""
+
+    text: int
+    separator: str
+    ids: list[int]
+
+
+class Translator:
+    """Translates lists of texts; the result of one never depends on the others."""
+
+    def __init__(
+        self, model: Seq2Seq, vocabularies: Vocabularies, info: ModelInfo, defaults: DecodeOptions, max_source_tokens: int
+    ) -> None:
+        """`max_source_tokens` is the longest source the model was trained for; longer text is split."""
+        self.model, self.vocabularies = model.eval(), vocabularies
+        self.info, self.defaults, self.max_source_tokens = info, defaults, max_source_tokens
+
+    @classmethod
+    def load(cls, path: Path, threads: int | None = None, device: str = "cpu") -> Translator:
+        """Open a bundle; raise `BundleError` naming the file when something of it is missing or damaged."""
+        bundle = Bundle.open(path)
+        model = torch_backend.load_model(bundle, threads, device)
+        vocabularies = Vocabularies(bundle.source_tokenizer, bundle.target_tokenizer)
+        return cls(model, vocabularies, bundle.info, bundle.config.decode, bundle.config.max_source_tokens)
+
+    def validate(self, text: str) -> None:
+        """Raise `InputError` when `text` is not something that can be translated."""
+        if not isinstance(text, str):
+            raise InputError(f"a text was expected, found {type(text).__name__}")
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise InputError(f"the text holds a lone surrogate at character {error.start + 1}: not valid Unicode") from None
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Source subwords of each text."""
+        return [len(ids) for ids in self.vocabularies.source.encode([normalize(text) for text in texts])]
+
+    def translate(
+        self,
+        texts: Sequence[str],
+        options: DecodeOptions | None = None,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> list[Translation]:
+        """A `Translation` for each text, in order; text without content gives "".
+
+        Raises `InputError` for text that is not Unicode or for `n_best` above `beam_size`, and `search.Cancelled` when the callable says
+        so between two steps.
+        """
+        options = options or self.defaults
+        if options.n_best > options.beam_size:
+            raise InputError(f"n_best {options.n_best} is more than beam_size {options.beam_size}: raise beam_size")
+        for text in texts:
+            self.validate(text)
+        parts = self._parts(texts)
+        found = self._search(parts, options, cancelled)
+        by_text: dict[int, list[tuple[_Part, list[Candidate]]]] = {index: [] for index in range(len(texts))}
+        for part, candidates in zip(parts, found, strict=True):
+            by_text[part.text].append((part, candidates))
+        return [self._join(text, by_text[index], options) for index, text in enumerate(texts)]
+
+    def translate_iter(self, texts: Iterable[str], options: DecodeOptions | None = None) -> Iterator[Translation]:
+        """As `translate` for any number of texts, in constant memory; results come in order, a window at a time."""
+        iterator = iter(texts)
+        while window := list(itertools.islice(iterator, _WINDOW)):
+            yield from self.translate(window, options)
+
+    def _parts(self, texts: Sequence[str]) -> list[_Part]:
+        tokenizer = self.vocabularies.source
+        clean = [normalize(text) for text in texts]
+        parts = []
+        for index, (text, ids) in enumerate(zip(clean, tokenizer.encode(clean), strict=True)):
+            if len(ids) <= self.max_source_tokens:
+                parts += [_Part(index, " ", [*ids, EOS])] if ids else []
+                continue
+            segments = split_long(text, lambda part: len(tokenizer.encode([part])[0]), self.max_source_tokens)
+            parts += [self._part(index, segment) for segment in segments]
+        return parts
+
+    def _part(self, index: int, segment: Segment) -> _Part:
+        return _Part(index, segment.separator, [*self.vocabularies.source.encode([segment.text])[0], EOS])
+
+    def _search(
+        self, parts: list[_Part], options: DecodeOptions, cancelled: Callable[[], bool] | None
+    ) -> list[list[Candidate]]:
+        """Candidates of each part; parts of like length share a batch."""
+        order = sorted(range(len(parts)), key=lambda index: -len(parts[index].ids))
+        found: list[list[Candidate]] = [[] for _ in parts]
+        start = 0
+        while start < len(order):
+            rows = max(1, _BATCH_CELLS // (options.beam_size * len(parts[order[start]].ids)))
+            batch = order[start : start + rows]
+            results = torch_backend.search(self.model, [parts[index].ids for index in batch], options, cancelled)
+            for index, candidates in zip(batch, results, strict=True):
+                found[index] = candidates
+            start += rows
+        return found
+
+    def _join(self, text: str, parts: list[tuple[_Part, list[Candidate]]], options: DecodeOptions) -> Translation:
+        if not parts:
+            return Translation(text, (Hypothesis("", 0.0),), 0, 0)
+        count = min(options.n_best, max(len(candidates) for _, candidates in parts))
+        hypotheses = []
+        for rank in range(count):
+            chosen = [(part, candidates[min(rank, len(candidates) - 1)]) for part, candidates in parts]
+            hypotheses.append(Hypothesis(self._text(chosen), sum(c.score for _, c in chosen) / len(chosen)))
+        best = [candidates[0] for _, candidates in parts]
+        return Translation(
+            source=text,
+            hypotheses=tuple(hypotheses),
+            source_tokens=sum(len(part.ids) - 1 for part, _ in parts),
+            target_tokens=sum(len(candidate.ids) for candidate in best),
+            segments=len(parts),
+            truncated=not all(candidate.ended for candidate in best),
+        )
+
+    def _text(self, chosen: list[tuple[_Part, Candidate]]) -> str:
+        joiner = "" if self.info.target_language.partition("-")[0] in _UNSPACED else " "
+        pieces: list[str] = []
+        for part, candidate in chosen:
+            piece = self.vocabularies.target.decode(candidate.ids).strip()
+            if pieces and piece:
+                pieces.append(joiner if part.separator else "")
+            pieces.append(piece)
+        return "".join(pieces)

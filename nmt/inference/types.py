@@ -1,0 +1,53 @@
+"""What goes into and comes out of a translation: small values, importable without PyTorch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pydantic import Field
+
+from nmt.config import Section
+
+
+class DecodeOptions(Section):
+    """How a translation is searched for. A bundle carries its own defaults; a request may change them."""
+
+    beam_size: int = Field(5, ge=1, le=64, description="hypotheses kept at each step; 1 is greedy search")
+    length_penalty: float = Field(1.0, ge=0.0, le=5.0, description="a score is log P / length ** length_penalty")
+    n_best: int = Field(1, ge=1, le=64, description="translations returned for each sentence, best first")
+    max_length_ratio: float = Field(2.0, gt=0.0, le=10.0, description="target subwords allowed per source subword")
+    max_length_extra: int = Field(10, ge=0, le=1000, description="target subwords allowed beyond that")
+
+
+@dataclass(frozen=True, slots=True)
+class Hypothesis:
+    """One candidate translation; `score` is its length-normalised log probability."""
+
+    text: str
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Translation:
+    """The result for one input text.
+
+    `hypotheses` are best first, at least one. `segments` is the number of parts that a long text was split into.
+    `truncated` says that some part reached the length limit before the model ended it, so that text may be missing.
+    """
+
+    source: str
+    hypotheses: tuple[Hypothesis, ...]
+    source_tokens: int
+    target_tokens: int
+    segments: int = 1
+    truncated: bool = False
+
+    @property
+    def text(self) -> str:
+        """The best translation."""
+        return self.hypotheses[0].text
+
+    @property
+    def score(self) -> float:
+        """The best translation's length-normalised log probability."""
+        return self.hypotheses[0].score

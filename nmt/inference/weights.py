@@ -1,0 +1,48 @@
+"""Weights on disk: safetensors in fp32, fp16, or int8 with one scale an output channel beside each matrix."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from nmt.errors import BundleError
+
+Storage = Literal["fp32", "fp16", "int8"]
+_SCALE = ".scale"
+
+
+def write_weights(path: Path, tensors: dict[str, Tensor], storage: Storage) -> None:
+    """Store `tensors`; in int8 only matrices are quantised, symmetrically, row by row, the rest is fp32."""
+    stored: dict[str, Tensor] = {}
+    for name, value in tensors.items():
+        if storage == "int8" and value.dim() == 2:
+            scale = value.abs().amax(dim=1).clamp_min(1e-12) / 127.0  # (rows,)
+            stored[name] = (value / scale[:, None]).round().clamp(-127, 127).to(torch.int8)
+            stored[name + _SCALE] = scale.float()
+        else:
+            stored[name] = value.to(torch.float16 if storage == "fp16" else torch.float32).contiguous()
+    save_file(stored, path, metadata={"format": "strata", "storage": storage})
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file that `write_weights` made, in fp32; raise `BundleError` naming a damaged file."""
+    try:
+        stored = load_file(path)
+    except FileNotFoundError:
+        raise BundleError(f"{path}: the weights are missing") from None
+    except (SafetensorError, OSError, ValueError) as error:
+        raise BundleError(f"{path}: damaged or cut short ({error})") from None
+    tensors = {}
+    for name, value in stored.items():
+        if name.endswith(_SCALE):
+            continue
+        scale = stored.get(name + _SCALE)
+        if (value.dtype == torch.int8) != (scale is not None):
+            raise BundleError(f"{path}: {name} lacks its scale")
+        tensors[name] = value.float() if scale is None else value.float() * scale[:, None]
+    return tensors

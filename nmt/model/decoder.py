@@ -1,0 +1,114 @@
+"""The decoder: recurrent layers with attention queried by the bottom layer, no input feeding.
+
+The wiring is that of GNMT v2: the bottom layer's own output is the query, and the context is an input of every layer above.
+A step depends on earlier contexts only through the layers' states, so teacher forcing over T steps is one fused kernel call a
+layer, and the same code runs one step of search.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from nmt.model.attention import Attention
+from nmt.model.config import DecoderConfig, ModelConfig
+from nmt.model.rnn import RecurrentLayer, SharedDropout, State
+
+
+@dataclass(frozen=True)
+class DecoderState:
+    """The state of every decoder layer after some step: all that search must carry. Rows are sentences or hypotheses."""
+
+    layers: tuple[State, ...]
+
+    def select(self, rows: Tensor) -> DecoderState:
+        """The state of `rows` (N,) of the batch, in that order; a row may be repeated or left out."""
+        return DecoderState(tuple(tuple(part[rows] for part in layer) for layer in self.layers))
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What the encoder leaves for the decoder: projected keys and values (B, A, S, H / A), mask (B, S), first state."""
+
+    key: Tensor
+    value: Tensor
+    mask: Tensor
+    state: DecoderState
+
+    def select(self, rows: Tensor) -> Memory:
+        """The memory of `rows` (N,) of the batch."""
+        return Memory(self.key[rows], self.value[rows], self.mask[rows], self.state.select(rows))
+
+
+class Bridge(nn.Module):
+    """First decoder states from the mean of the encoder's outputs (Sutskever et al. 2014; mean as in Nematus, 2017)."""
+
+    def __init__(self, memory_width: int, config: DecoderConfig) -> None:
+        super().__init__()
+        self.parts = tuple(2 if cell == "lstm" else 1 for cell in config.cells)
+        self.widths = config.widths
+        self.linear = nn.Linear(memory_width, sum(n * w for n, w in zip(self.parts, self.widths, strict=True)))
+        nn.init.xavier_uniform_(self.linear.weight)
+        nn.init.zeros_(self.linear.bias)
+
+    def forward(self, memory: Tensor, mask: Tensor) -> DecoderState:
+        """States of every layer from `memory` (B, S, H), with `mask` (B, S)."""
+        weights = mask.to(memory.dtype)
+        mean = (memory * weights[:, :, None]).sum(1) / weights.sum(1, keepdim=True)  # (B, H)
+        flat = torch.tanh(self.linear(mean))
+        sizes = [w for n, w in zip(self.parts, self.widths, strict=True) for _ in range(n)]
+        pieces = iter(flat.split(sizes, dim=-1))
+        return DecoderState(tuple(tuple(next(pieces) for _ in range(n)) for n in self.parts))
+
+
+class Decoder(nn.Module):
+    """Deep recurrent decoder with attention; returns the vector that meets the vocabulary."""
+
+    def __init__(self, config: ModelConfig, memory_width: int) -> None:
+        super().__init__()
+        stack, rate = config.decoder, config.dropout.layer
+        widths = stack.widths
+        context = widths[0]  # the context is as wide as the query
+        inputs = (config.embedding, *(width + context for width in widths[:-1]))
+        self.layers = nn.ModuleList(
+            RecurrentLayer(cell, size, width) for cell, size, width in zip(stack.cells, inputs, widths, strict=True)
+        )
+        self.norms = nn.ModuleList(
+            nn.LayerNorm(width) if stack.layer_norm else nn.Identity() for width in widths[:-1]
+        )
+        self.shortcuts = nn.ModuleList(
+            nn.Identity() if below == above else nn.Linear(below, above, bias=False)
+            for below, above in zip(widths[:-1] if stack.residual else (), widths[1:], strict=False)
+        )
+        self.attention = Attention(widths[0], memory_width, config.attention_heads)
+        self.bridge = Bridge(memory_width, stack)
+        self.combine = nn.Linear(widths[-1] + context, config.embedding)
+        self.dropout = SharedDropout(rate)
+        self.output_dropout = nn.Dropout(config.dropout.output)
+        nn.init.xavier_uniform_(self.combine.weight)
+        nn.init.zeros_(self.combine.bias)
+
+    def remember(self, encoded: Tensor, mask: Tensor) -> Memory:
+        """Everything the decoder needs of `encoded` (B, S, H), projected once."""
+        key, value = self.attention.project(encoded)
+        return Memory(key, value, mask, self.bridge(encoded, mask))
+
+    def forward(self, embedded: Tensor, memory: Memory, state: DecoderState) -> tuple[Tensor, DecoderState]:
+        """Run T steps over `embedded` (B, T, E) from `state`; return vectors (B, T, E) and the state after them.
+
+        The vector is tanh(W [h; c]) of the top layer's output and the context (Luong 2015, eq. 5).
+        """
+        output, final = self.layers[0](embedded, state=state.layers[0])
+        finals = [final]
+        x = self.dropout(output)  # (B, T, H)
+        context = self.attention(x, memory.key, memory.value, memory.mask)  # (B, T, H)
+        for index, layer in enumerate(list(self.layers)[1:]):
+            below = torch.cat((self.norms[index](x), context), dim=-1)
+            output, final = layer(below, state=state.layers[index + 1])
+            output = self.dropout(output)
+            x = output + self.shortcuts[index](x) if len(self.shortcuts) else output
+            finals.append(final)
+        vectors = torch.tanh(self.combine(torch.cat((x, context), dim=-1)))  # (B, T, E)
+        return self.output_dropout(vectors), DecoderState(tuple(finals))

@@ -1,0 +1,80 @@
+"""Splitting text that is longer than a model can take: at sentence ends, then at clause marks, then between words."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+_SENTENCE_END = re.compile(r"(?<=[.!?…。！？])[\"'”’»)\]]*\s+|(?<=[。！？])")
+_CLAUSE_END = re.compile(r"(?<=[,;:–—])\s+|(?<=[、，；：])|\s+(?=[-–—(])")
+_WORD_END = re.compile(r"\s+")
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A part of a text, and what stood before it: a space, or nothing where a word itself had to be divided."""
+
+    text: str
+    separator: str = " "
+
+
+def split_long(text: str, length: Callable[[str], int], limit: int) -> list[Segment]:
+    """Split normalised `text` into parts of at most `limit` by the measure `length`; nothing of it is lost.
+
+    A text within the limit is one segment. Otherwise each sentence is one; a sentence that is too long is cut at clause
+    marks, then between words, and at last inside a word, into parts as long as they may be.
+    """
+    if length(text) <= limit:
+        return [Segment(text)]
+    segments: list[Segment] = []
+    for sentence in _cut(text, _SENTENCE_END):
+        if length(sentence.text) <= limit:
+            segments.append(sentence)
+        else:
+            segments += _pack(sentence, (_CLAUSE_END, _WORD_END), length, limit)
+    return segments
+
+
+def _cut(text: str, boundary: re.Pattern[str]) -> list[Segment]:
+    """Parts of `text` between matches; what a match holds beside white space stays with the part before it."""
+    parts: list[Segment] = []
+    start, separator = 0, " "
+    for match in boundary.finditer(text):
+        held = match.group().rstrip()
+        if part := text[start : match.start()] + held:
+            parts.append(Segment(part, separator))
+            separator = " " if match.group() != held else ""
+        start = match.end()
+    if text[start:]:
+        parts.append(Segment(text[start:], separator))
+    return parts
+
+
+def _pack(
+    segment: Segment, boundaries: tuple[re.Pattern[str], ...], length: Callable[[str], int], limit: int
+) -> list[Segment]:
+    """Cut `segment` at the first kind of boundary and join neighbours while they fit; descend where one does not."""
+    if not boundaries:
+        return _pack_characters(segment, length, limit)
+    packed: list[Segment] = []
+    for number, part in enumerate(_cut(segment.text, boundaries[0])):
+        separator = part.separator if number else segment.separator
+        joined = packed[-1].text + part.separator + part.text if packed and number else ""
+        if joined and length(joined) <= limit:
+            packed[-1] = Segment(joined, packed[-1].separator)
+        elif length(part.text) <= limit:
+            packed.append(Segment(part.text, separator))
+        else:
+            packed += _pack(Segment(part.text, separator), boundaries[1:], length, limit)
+    return packed
+
+
+def _pack_characters(segment: Segment, length: Callable[[str], int], limit: int) -> list[Segment]:
+    """Halve a word until its parts fit; a single character is taken as it is."""
+    text = segment.text
+    if length(text) <= limit or len(text) == 1:
+        return [segment]
+    middle = len(text) // 2
+    halves = Segment(text[:middle], segment.separator), Segment(text[middle:], "")
+    return [part for half in halves for part in _pack_characters(half, length, limit)]

@@ -1,0 +1,1 @@
+"""Training: token batches, loss, optimiser and schedule, checkpoints, and the loop that joins them."""

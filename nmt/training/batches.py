@@ -1,0 +1,131 @@
+"""Batches of sentences of like length, within a budget of tokens; an epoch's order follows from its seed alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from nmt.corpus.store import PreparedCorpus
+from nmt.errors import DataError
+from nmt.text.tokenizer import BOS, EOS, PAD
+
+Indices = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Padded ids: `source` (B, S) ends with the end mark, `target` (B, T) begins with the begin mark, `labels` (B, T) ends
+    with the end mark; `tokens` counts the real labels, `total` the real source and target tokens."""
+
+    source: Tensor
+    source_lengths: Tensor
+    target: Tensor
+    labels: Tensor
+    tokens: int
+    total: int
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on `device`."""
+        if device.type == "cpu":
+            return self
+        moved = (t.pin_memory().to(device, non_blocking=True) for t in (self.source, self.source_lengths, self.target, self.labels))
+        return Batch(*moved, self.tokens, self.total)
+
+
+class TrainingBatches:
+    """The training pairs of a prepared corpus as batches, epoch after epoch, from any position."""
+
+    def __init__(self, corpus: PreparedCorpus, batch_tokens: int, seed: int) -> None:
+        """Raise `DataError` when a pair is longer than a whole batch may be."""
+        self.source, self.target = corpus.train()
+        self.weights = corpus.weights()
+        self.batch_tokens, self.seed = batch_tokens, seed
+        longest = int((self.source.lengths.astype(np.int64) + self.target.lengths).max()) + 2
+        if longest > batch_tokens:
+            raise DataError(
+                f"{corpus.path}: the longest pair has {longest} tokens but train.batch_tokens is {batch_tokens} "
+                "(raise it, or lower cleaning.max_tokens in the recipe)"
+            )
+        self._plans: dict[int, list[Indices]] = {}
+
+    def plan(self, epoch: int) -> list[Indices]:
+        """The batches of an epoch (from 0) as arrays of pair numbers, in the order of training."""
+        if epoch not in self._plans:
+            rng = np.random.default_rng((self.seed, epoch))
+            chosen = _weighted(self.weights, rng)
+            plan = _group(chosen, self.source.lengths, self.target.lengths, self.batch_tokens, rng)
+            self._plans = {epoch: [plan[i] for i in rng.permutation(len(plan))]}  # only the current epoch is kept
+        return self._plans[epoch]
+
+    def batch(self, epoch: int, position: int) -> Batch:
+        """Batch number `position` of an epoch."""
+        rows = self.plan(epoch)[position]
+        return collate([self.source[i] for i in rows], [self.target[i] for i in rows])
+
+
+def _weighted(weights: list[tuple[int, float]], rng: np.random.Generator) -> Indices:
+    """Pair numbers of an epoch: each source's pairs floor(weight) times, and a random part of them once more."""
+    chosen, start = [], 0
+    for count, weight in weights:
+        pairs = np.arange(start, start + count, dtype=np.int64)
+        chosen += [pairs] * int(weight)
+        if extra := round(count * (weight - int(weight))):
+            chosen.append(rng.choice(pairs, size=extra, replace=False))
+        start += count
+    return np.concatenate(chosen)
+
+
+def _group(
+    chosen: Indices, source: NDArray[np.uint16], target: NDArray[np.uint16], batch_tokens: int, rng: np.random.Generator
+) -> list[Indices]:
+    """Cut pairs, sorted by target length and within it by source length to and fro, into batches within the budget."""
+    s, t = source[chosen].astype(np.int64) + 1, target[chosen].astype(np.int64) + 1  # with the end mark
+    snake = np.where(t % 2 == 0, s, -s)  # so that source lengths do not jump where the target length changes
+    order = np.lexsort((rng.random(len(chosen)), snake, t))
+    pairs, lengths = chosen[order], np.stack((s[order], t[order]), axis=1)
+    batches, start = [], 0
+    longest_s = longest_t = 0
+    for position, (this_s, this_t) in enumerate(lengths.tolist()):
+        longest_s, longest_t = max(longest_s, this_s), max(longest_t, this_t)
+        if position > start and (position - start + 1) * (longest_s + longest_t) > batch_tokens:
+            batches.append(pairs[start:position])
+            start, longest_s, longest_t = position, this_s, this_t
+    batches.append(pairs[start:])
+    return batches
+
+
+def collate(source: list[NDArray[np.uint16]], target: list[NDArray[np.uint16]]) -> Batch:
+    """Pad sentences of ids (without special ids) into a batch."""
+    source_lengths = torch.tensor([len(ids) + 1 for ids in source])
+    target_lengths = [len(ids) + 1 for ids in target]
+    src = np.full((len(source), int(source_lengths.max())), PAD, dtype=np.int64)
+    tgt = np.full((len(target), max(target_lengths)), PAD, dtype=np.int64)
+    labels = tgt.copy()
+    for row, (left, right) in enumerate(zip(source, target, strict=True)):
+        src[row, : len(left)], src[row, len(left)] = left, EOS
+        tgt[row, 0], tgt[row, 1 : len(right) + 1] = BOS, right
+        labels[row, : len(right)], labels[row, len(right)] = right, EOS
+    tokens = sum(target_lengths)
+    return Batch(
+        torch.from_numpy(src),
+        source_lengths,
+        torch.from_numpy(tgt),
+        torch.from_numpy(labels),
+        tokens,
+        tokens + int(source_lengths.sum()),
+    )
+
+
+def ordered_batches(source: list[list[int]], target: list[list[int]], batch_tokens: int) -> Iterator[Batch]:
+    """Batches of an evaluation split, in an order that pads little; the order of sentences is not kept."""
+    lengths = [np.array([len(ids) for ids in side], dtype=np.uint16) for side in (source, target)]
+    everything = np.arange(len(source), dtype=np.int64)
+    for rows in _group(everything, lengths[0], lengths[1], batch_tokens, np.random.default_rng(0)):
+        yield collate([np.array(source[i], np.uint16) for i in rows], [np.array(target[i], np.uint16) for i in rows])
+
+

@@ -1,0 +1,129 @@
+"""Checkpoints: tensors as safetensors, the rest as JSON, written whole or not at all, never pickled.
+
+    RUN/checkpoints/00001000/state.json            step, epoch, position, best, history
+                             tensors.safetensors    model.*, ema.*, optimizer.<parameter>.<moment>, rng.*
+    RUN/checkpoints/best                            the name of the best one
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from nmt.errors import CheckpointError, TrainingError
+
+_FOLDER = "checkpoints"
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no room: on the disk, in the quota, in the file-size limit
+
+
+class Checkpoints:
+    """The checkpoints of one run folder."""
+
+    def __init__(self, run: Path, keep: int) -> None:
+        """`keep` is how many of the latest stay, beside the best."""
+        self.folder, self.keep = run / _FOLDER, keep
+
+    def steps(self) -> list[int]:
+        """Steps of the complete checkpoints, oldest first."""
+        if not self.folder.is_dir():
+            return []
+        return sorted(int(path.name) for path in self.folder.iterdir() if path.name.isdecimal() and path.is_dir())
+
+    def best(self) -> int | None:
+        """The step of the best checkpoint, if one has been marked."""
+        try:
+            return int((self.folder / "best").read_text())
+        except (OSError, ValueError):
+            return None
+
+    def path(self, step: int) -> Path:
+        """The folder of a checkpoint."""
+        return self.folder / f"{step:08d}"
+
+    def save(self, step: int, tensors: Mapping[str, Tensor], state: dict[str, Any]) -> None:
+        """Write the checkpoint of `step`, atomically; a full disk is a `TrainingError` and leaves the earlier ones."""
+        partial = self.folder / ".partial"
+        try:
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+            save_file({name: t.contiguous() for name, t in tensors.items()}, partial / "tensors.safetensors")
+            (partial / "state.json").write_text(json.dumps(state), encoding="utf-8")
+            for path in (*partial.iterdir(), partial):
+                _sync(path)
+            shutil.rmtree(self.path(step), ignore_errors=True)
+            partial.rename(self.path(step))
+            _sync(self.folder)
+        except (OSError, SafetensorError) as error:
+            shutil.rmtree(partial, ignore_errors=True)
+            full = getattr(error, "errno", None) in _FULL or any(f"os error {code}" in str(error) for code in _FULL)
+            remedy = "free some space and run the same command again" if full else "see to the folder and run again"
+            raise TrainingError(
+                f"{self.path(step)}: the checkpoint could not be written ({error}); earlier checkpoints are intact: {remedy}"
+            ) from None
+
+    def mark_best(self, step: int) -> None:
+        """Name `step`, already saved, the best."""
+        partial = self.folder / ".best"
+        partial.write_text(f"{step}\n")
+        os.replace(partial, self.folder / "best")
+
+    def prune(self) -> None:
+        """Remove all but the latest `keep` and the best."""
+        for step in self.steps()[: -self.keep]:
+            if step != self.best():
+                shutil.rmtree(self.path(step), ignore_errors=True)
+
+    def load(self, step: int, device: torch.device | str = "cpu") -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Tensors and state of the checkpoint of `step`; raise `CheckpointError` when it is missing or damaged."""
+        path = self.path(step)
+        try:
+            state = json.loads((path / "state.json").read_text(encoding="utf-8"))
+            return load_file(path / "tensors.safetensors", device=str(device)), state
+        except FileNotFoundError as error:
+            raise CheckpointError(f"{error.filename or path}: missing; is {self.folder.parent} a training run?") from None
+        except (SafetensorError, ValueError, OSError) as error:
+            raise CheckpointError(
+                f"{path}: damaged ({error}); remove this folder and run again to go on from the one before"
+            ) from None
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def pack_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimiser's state as tensors named after the parameters."""
+    return {
+        f"optimizer.{name}.{key}": value
+        for name, parameter in model.named_parameters()
+        for key, value in optimizer.state.get(parameter, {}).items()
+    }
+
+
+def unpack_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Put back what `pack_optimizer` made."""
+    for name, parameter in model.named_parameters():
+        prefix = f"optimizer.{name}."
+        state = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+        if state:
+            optimizer.state[parameter] = state
+
+
+def averaged_weights(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights of a checkpoint that are meant to be used: its moving average where it has one."""
+    prefix = "ema." if any(name.startswith("ema.") for name in tensors) else "model."
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

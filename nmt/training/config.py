@@ -1,0 +1,72 @@
+"""The configuration of a training run, one YAML file: corpus, run folder, model, optimisation, validation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from nmt.config import Section
+from nmt.model.config import ModelConfig
+
+
+class OptimizerConfig(Section):
+    """Adam with decoupled weight decay, and the schedule of its learning rate."""
+
+    lr: float = Field(1e-3, gt=0, le=1.0, description="learning rate at its peak, after the warm-up")
+    schedule: Literal["inverse_sqrt", "linear", "cosine", "constant"] = Field(
+        "inverse_sqrt", description="decay after the warm-up; linear and cosine end at zero at max_steps"
+    )
+    warmup_steps: int = Field(400, ge=0)
+    beta1: float = Field(0.9, ge=0, lt=1)
+    beta2: float = Field(0.98, ge=0, lt=1)
+    weight_decay: float = Field(0.0, ge=0, lt=1)
+    clip_norm: float = Field(1.0, gt=0, description="largest global norm of the gradient")
+    label_smoothing: float = Field(0.1, ge=0, lt=1)
+    ema_decay: float = Field(0.999, ge=0, lt=1, description="of the averaged weights that are validated and bundled; 0 = off")
+
+
+class TrainConfig(Section):
+    """How long to train and on how much at a time."""
+
+    max_steps: int = Field(10_000, ge=1, description="optimiser updates")
+    batch_tokens: int = Field(8192, ge=16, description="source and target subwords of a batch, padding included")
+    accumulate: int = Field(1, ge=1, description="batches whose gradients are summed for one update")
+    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 where the processor computes in it")
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: int | None = Field(None, ge=1, description="CPU threads; all cores by default")
+    log_every: int = Field(50, ge=1, description="steps between lines of the log")
+    save_every: int = Field(500, ge=1, description="steps between checkpoints")
+    keep: int = Field(3, ge=1, description="latest checkpoints that are kept, beside the best")
+
+
+class ValidationConfig(Section):
+    """How a run is judged while it goes on."""
+
+    every: int = Field(500, ge=1, description="steps between validations")
+    sentences: int | None = Field(None, ge=1, description="of the validation split that are translated for BLEU; all by default")
+    beam_size: int = Field(1, ge=1, le=64)
+    metric: Literal["bleu", "loss"] = Field("bleu", description="decides which checkpoint is the best, and when to stop")
+    patience: int | None = Field(None, ge=1, description="validations without a new best before training stops; never by default")
+
+
+class RunConfig(Section):
+    """A training run: what `nmt train CONFIG` reads."""
+
+    corpus: Path = Field(description="a prepared corpus, made by `nmt prepare`")
+    run: Path = Field(description="the run folder: log, checkpoints, resolved configuration")
+    seed: int = Field(1, ge=0)
+    model: ModelConfig = ModelConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    train: TrainConfig = TrainConfig()
+    validation: ValidationConfig = ValidationConfig()
+
+    @model_validator(mode="after")
+    def _warmup_fits(self) -> RunConfig:
+        if self.optimizer.schedule in ("linear", "cosine") and self.optimizer.warmup_steps >= self.train.max_steps:
+            raise ValueError(
+                f"optimizer.warmup_steps {self.optimizer.warmup_steps} leaves no step of train.max_steps "
+                f"{self.train.max_steps} for the {self.optimizer.schedule} decay"
+            )
+        return self

@@ -1,0 +1,291 @@
+"""The training loop: batches in, checkpoints and a journal out; stopping and resuming change nothing of the result."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import nmt.config
+from nmt.corpus.store import PreparedCorpus
+from nmt.errors import CheckpointError, ConfigError, TrainingError
+from nmt.model.seq2seq import Seq2Seq
+from nmt.text.tokenizer import PAD
+from nmt.training.batches import Batch, TrainingBatches
+from nmt.training.checkpoint import Checkpoints, pack_optimizer, unpack_optimizer
+from nmt.training.config import RunConfig, TrainConfig
+from nmt.training.journal import Journal
+from nmt.training.loss import smoothed_cross_entropy
+from nmt.training.optim import MovingAverage, learning_rate, make_optimizer
+from nmt.training.validation import Validation, Validator
+
+RESOLVED = "config.yaml"
+
+
+class Interrupted(Exception):
+    """Ctrl-C or SIGTERM; the checkpoint has been saved."""
+
+
+@dataclass
+class Progress:
+    """Where a run stands; all of it goes into a checkpoint."""
+
+    step: int = 0
+    epoch: int = 0
+    position: int = 0
+    best: float | None = None
+    since_best: int = 0
+    history: list[dict[str, float]] = field(default_factory=list)  # step, loss, BLEU of each validation
+
+
+@dataclass
+class _Meter:
+    """Sums since the last line of the log."""
+
+    loss: float = 0.0
+    nll: float = 0.0
+    tokens: int = 0
+    total: int = 0
+    norm: float = 0.0
+    since: float = field(default_factory=time.perf_counter)
+
+
+class Trainer:
+    """One training run."""
+
+    def __init__(self, config: RunConfig) -> None:
+        """Open the corpus, build the model, and go back to the last checkpoint where the run folder holds one."""
+        self.config = config
+        self.corpus = PreparedCorpus.open(config.corpus)
+        self.device, self.precision = resolve_device(config.train)
+        if config.train.threads:
+            torch.set_num_threads(config.train.threads)
+        torch.manual_seed(config.seed)
+        vocabulary = self.corpus.manifest["vocabulary"]
+        if config.model.tie_embeddings == "all" and not self.corpus.joint:
+            raise ConfigError("model.tie_embeddings: all needs tokenizer.joint: true in the recipe (or choose output)")
+        self.model = Seq2Seq(config.model, vocabulary["source"], vocabulary["target"]).to(self.device)
+        self.batches = TrainingBatches(self.corpus, config.train.batch_tokens, config.seed)
+        self.validator = Validator(self.corpus, config)
+        self.optimizer = make_optimizer(self.model, config.optimizer)
+        self.average = MovingAverage(self.model, config.optimizer.ema_decay)
+        self.checkpoints = Checkpoints(config.run, config.train.keep)
+        self.progress = Progress()
+        self._stop = False
+        self._resume()
+
+    # --- the loop ---------------------------------------------------------------------------------------------------
+
+    def run(self) -> Progress:
+        """Train to the end; raise `Interrupted` after saving when a signal asks for it, `TrainingError` when it can't go on."""
+        settings, progress = self.config.train, self.progress
+        journal = Journal(self.config.run, progress.step, settings.max_steps)
+        meter = _Meter()
+        self.model.train()
+        try:
+            with self._signals():
+                while progress.step < settings.max_steps and not self._exhausted():
+                    self._update(meter)
+                    step = progress.step
+                    if step % settings.log_every == 0 or step == settings.max_steps:
+                        self._log(journal, meter)
+                        meter = _Meter()
+                    last = step == settings.max_steps
+                    validated = step % self.config.validation.every == 0 or last
+                    if validated:
+                        self._validate(journal)
+                        meter.since = time.perf_counter()
+                    if step % settings.save_every == 0 or last or self._stop or (validated and self._improved()):
+                        self._save()
+                    if self._stop:
+                        raise Interrupted(f"stopped at step {step}, saved; the same command goes on from there")
+            if self._exhausted():
+                journal.say(f"no better for {self.config.validation.patience} validations: stopped at step {progress.step}")
+                self._save()
+        finally:
+            journal.close()
+        return progress
+
+    def _update(self, meter: _Meter) -> None:
+        """One optimiser update over `accumulate` batches, normalised by their number of target tokens."""
+        progress, optimizer = self.progress, self.config.optimizer
+        batches = [self._next_batch() for _ in range(self.config.train.accumulate)]
+        tokens = sum(batch.tokens for batch in batches)
+        for batch in batches:
+            with self._autocast():
+                vectors = self.model(batch.source, batch.source_lengths, batch.target)  # (B, T, E)
+                real = batch.labels != PAD
+                logits = self.model.logits(vectors[real])  # (N, V)
+            loss, nll = smoothed_cross_entropy(logits, batch.labels[real], optimizer.label_smoothing)
+            (loss / tokens).backward()  # type: ignore[no-untyped-call]
+            meter.loss += float(loss.detach())
+            meter.nll += float(nll)
+            meter.tokens, meter.total = meter.tokens + batch.tokens, meter.total + batch.total
+        norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), optimizer.clip_norm))
+        if not math.isfinite(norm) or not math.isfinite(meter.loss):
+            raise TrainingError(
+                f"step {progress.step + 1}: the {'gradient' if math.isfinite(meter.loss) else 'loss'} is not finite; the last "
+                f"checkpoint is step {(self.checkpoints.steps() or [0])[-1]}: lower optimizer.lr or clip_norm, or set train.precision: fp32"
+            )
+        progress.step += 1
+        rate = learning_rate(progress.step, optimizer, self.config.train.max_steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.average.update(progress.step)
+        meter.norm = norm
+
+    def _next_batch(self) -> Batch:
+        progress = self.progress
+        if progress.position >= len(self.batches.plan(progress.epoch)):
+            progress.epoch, progress.position = progress.epoch + 1, 0
+        batch = self.batches.batch(progress.epoch, progress.position)
+        progress.position += 1
+        return batch.to(self.device)
+
+    def _exhausted(self) -> bool:
+        patience = self.config.validation.patience
+        return patience is not None and self.progress.since_best >= patience
+
+    def _improved(self) -> bool:
+        return self.progress.since_best == 0
+
+    def _log(self, journal: Journal, meter: _Meter) -> None:
+        seconds = time.perf_counter() - meter.since
+        rate = meter.total / seconds
+        progress = self.progress
+        values = {
+            "epoch": round(progress.epoch + progress.position / len(self.batches.plan(progress.epoch)), 3),
+            "loss": round(meter.loss / max(1, meter.tokens), 4),
+            "nll": round(meter.nll / max(1, meter.tokens), 4),
+            "lr": learning_rate(progress.step, self.config.optimizer, self.config.train.max_steps),
+            "gradient_norm": round(meter.norm, 4),
+            "tokens_per_second": round(rate, 1),
+        }
+        journal.write(progress.step, "train", values)
+        journal.bar.set_postfix_str(f"loss {values['loss']:.3f}, {rate:,.0f} tok/s, epoch {values['epoch']:.2f}")
+        journal.bar.update(progress.step - journal.bar.n)
+
+    def _validate(self, journal: Journal) -> None:
+        progress = self.progress
+        result = self.validator.run(self.average.model, self._autocast())
+        value = result.bleu.score if self.config.validation.metric == "bleu" else -result.loss
+        better = progress.best is None or value > progress.best
+        progress.best = value if better else progress.best
+        progress.since_best = 0 if better else progress.since_best + 1
+        progress.history.append({"step": progress.step, "loss": result.loss, "bleu": result.bleu.score})
+        journal.write(progress.step, "validation", _record(result))
+        journal.say(
+            f"step {progress.step}: validation loss {result.loss:.4f} (perplexity {result.perplexity:.2f}), {result.bleu}, "
+            f"chrF2 {result.chrf.score:.2f}{' *best*' if better else ''} [{result.seconds:.0f} s]"
+        )
+
+    # --- state ------------------------------------------------------------------------------------------------------
+
+    def _save(self) -> None:
+        tensors: dict[str, Tensor] = {f"model.{name}": p.detach() for name, p in self.model.named_parameters()}
+        if self.average.decay:
+            tensors |= {f"ema.{name}": p.detach() for name, p in self.average.model.named_parameters()}
+        tensors |= pack_optimizer(self.model, self.optimizer)
+        tensors["rng.cpu"] = torch.get_rng_state()
+        if self.device.type == "cuda":
+            tensors["rng.cuda"] = torch.cuda.get_rng_state()
+        self.checkpoints.save(self.progress.step, tensors, {"progress": vars(self.progress), "corpus": self._corpus_hash()})
+        history = self.progress.history
+        if history and history[-1]["step"] == self.progress.step and self._improved():
+            self.checkpoints.mark_best(self.progress.step)
+        self.checkpoints.prune()
+
+    def _resume(self) -> None:
+        run, steps = self.config.run, self.checkpoints.steps()
+        run.mkdir(parents=True, exist_ok=True)
+        if steps:
+            self._check_unchanged()
+            tensors, state = self.checkpoints.load(steps[-1], self.device)
+            if state["corpus"] != self._corpus_hash():
+                raise CheckpointError(f"{self.config.corpus}: changed since {run} was begun: train into another run folder")
+            self._load(self.model, "model.", tensors)
+            if self.average.decay:
+                self._load(self.average.model, "ema.", tensors)
+            unpack_optimizer(self.model, self.optimizer, tensors)
+            self.progress = Progress(**state["progress"])
+            torch.set_rng_state(tensors["rng.cpu"].cpu())
+            if "rng.cuda" in tensors and self.device.type == "cuda":
+                torch.cuda.set_rng_state(tensors["rng.cuda"].cpu())
+        (run / RESOLVED).write_text(nmt.config.dump(self.config), encoding="utf-8")
+
+    def _check_unchanged(self) -> None:
+        """What a checkpoint's tensors or the order of batches depend on must be what it was; the rest may change."""
+        path = self.config.run / RESOLVED
+        before = nmt.config.load(RunConfig, path)
+        keys = [key for key in ("seed", "model") if getattr(before, key) != getattr(self.config, key)]
+        if before.train.batch_tokens != self.config.train.batch_tokens:
+            keys.append("train.batch_tokens")
+        if bool(before.optimizer.ema_decay) != bool(self.config.optimizer.ema_decay):
+            keys.append("optimizer.ema_decay")
+        if keys:
+            raise CheckpointError(
+                f"{path}: this run was begun with other values of {', '.join(keys)}: put them back, or give another run folder "
+                "(--set run=...)"
+            )
+
+    def _load(self, model: Seq2Seq, prefix: str, tensors: dict[str, Tensor]) -> None:
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                parameter.copy_(tensors[prefix + name])
+
+    def _corpus_hash(self) -> str:
+        return str(self.corpus.manifest["content_hash"])
+
+    def _autocast(self) -> contextlib.AbstractContextManager[Any]:
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16")
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        """Let Ctrl-C and SIGTERM finish the step; a second Ctrl-C ends at once."""
+
+        def stop(number: int, frame: FrameType | None) -> None:
+            if self._stop:
+                os._exit(130)
+            self._stop = True
+
+        before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def resolve_device(config: TrainConfig) -> tuple[torch.device, str]:
+    """The device and the precision (fp32 or bf16) that the configuration asks for or that `auto` comes to here."""
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("train.device: cuda, but PyTorch sees no GPU here (set train.device: cpu or auto)")
+    cuda = config.device == "cuda" or (config.device == "auto" and torch.cuda.is_available())
+    device = torch.device("cuda" if cuda else "cpu")
+    if config.precision != "auto":
+        return device, config.precision
+    fast = torch.cuda.is_bf16_supported() if cuda else bool(torch.cpu._is_avx512_bf16_supported())
+    return device, "bf16" if fast else "fp32"
+
+
+def _record(result: Validation) -> dict[str, Any]:
+    return {
+        "loss": round(result.loss, 5),
+        "bleu": result.bleu.score,
+        "bleu_signature": result.bleu.signature,
+        "chrf": result.chrf.score,
+        "chrf_signature": result.chrf.signature,
+        "seconds": round(result.seconds, 1),
+        "samples": [list(sample) for sample in result.samples],
+    }

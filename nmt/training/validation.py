@@ -1,0 +1,78 @@
+"""Validation: loss and real BLEU on text that training has not seen."""
+
+from __future__ import annotations
+
+import math
+import time
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import torch
+
+from nmt.corpus.store import PreparedCorpus
+from nmt.evaluation.scores import Score, score
+from nmt.inference.bundle import ModelInfo, architecture
+from nmt.inference.translator import Translator, Vocabularies
+from nmt.inference.types import DecodeOptions
+from nmt.model.seq2seq import Seq2Seq
+from nmt.text.normalize import normalize
+from nmt.training.batches import ordered_batches
+from nmt.training.config import RunConfig
+from nmt.training.loss import smoothed_cross_entropy
+
+
+@dataclass(frozen=True)
+class Validation:
+    """The outcome: nats per target token (end marks counted), BLEU and chrF with signatures, samples, seconds taken."""
+
+    loss: float
+    bleu: Score
+    chrf: Score
+    samples: tuple[tuple[str, str, str], ...]  # (source, reference, translation)
+    seconds: float
+
+    @property
+    def perplexity(self) -> float:
+        """exp(loss)."""
+        return math.exp(min(self.loss, 50.0))
+
+
+class Validator:
+    """Holds the validation split of a corpus, ready to judge a model again and again."""
+
+    def __init__(self, corpus: PreparedCorpus, config: RunConfig) -> None:
+        self.pairs = corpus.pairs("validation")
+        self._config, self._corpus = config, corpus
+        source = corpus.source_tokenizer.encode([normalize(pair[0]) for pair in self.pairs])
+        target = corpus.target_tokenizer.encode([normalize(pair[1]) for pair in self.pairs])
+        longest = max(len(a) + len(b) + 2 for a, b in zip(source, target, strict=True))
+        self._batches = list(ordered_batches(source, target, max(longest, config.train.batch_tokens)))
+
+    def loss(self, model: Seq2Seq, autocast: AbstractContextManager[object]) -> float:
+        """Negative log likelihood in nats per target token."""
+        device = model.output_bias.device
+        total, tokens = 0.0, 0
+        with torch.inference_mode(), autocast:
+            for batch in (item.to(device) for item in self._batches):
+                vectors = model(batch.source, batch.source_lengths, batch.target)
+                real = batch.labels != 0
+                nll = smoothed_cross_entropy(model.logits(vectors[real]), batch.labels[real], 0.0)[1]
+                total, tokens = total + float(nll), tokens + batch.tokens
+        return total / tokens
+
+    def run(self, model: Seq2Seq, autocast: AbstractContextManager[object]) -> Validation:
+        """Judge `model`, which is left in the mode that it was in."""
+        started, training = time.perf_counter(), model.training
+        model.eval()
+        loss = self.loss(model, autocast)
+        languages = self._corpus.languages
+        info = ModelInfo("validation", *languages, "", 0, architecture(model.config), [], "")
+        options = DecodeOptions(beam_size=self._config.validation.beam_size)
+        vocabularies = Vocabularies(self._corpus.source_tokenizer, self._corpus.target_tokenizer)
+        translator = Translator(model, vocabularies, info, options, self._corpus.manifest["recipe"]["cleaning"]["max_tokens"])
+        pairs = self.pairs[: self._config.validation.sentences]
+        texts = [item.text for item in translator.translate([source for source, _ in pairs])]
+        bleu, chrf = score(texts, [reference for _, reference in pairs])
+        samples = tuple((*pair, text) for pair, text in list(zip(pairs, texts, strict=True))[:3])
+        model.train(training)
+        return Validation(loss, bleu, chrf, samples, time.perf_counter() - started)

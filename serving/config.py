@@ -1,0 +1,160 @@
+"""Settings of the service: the `args` of the application in `configs/serve.yaml`. Every limit is on by default."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, model_validator
+
+import nmt
+from nmt.config import Section, parse, read_yaml
+from nmt.errors import BundleError, ConfigError
+from nmt.inference.bundle import Bundle
+from nmt.inference.types import DecodeOptions
+
+TRANSLATOR = "nmt.inference.translator:Translator"
+APPLICATION = "strata"
+IMPORT_PATH = "serving.app:build"
+
+
+class Limits(Section):
+    """What one request may ask for; more is refused with a 4xx that names the limit."""
+
+    characters: int = Field(20_000, ge=1, description="characters of one text")
+    texts: int = Field(128, ge=1, description="texts of one request")
+    total_characters: int = Field(100_000, ge=1, description="characters of all texts of one request")
+    body_bytes: int = Field(1_048_576, ge=1024, description="bytes of the request body")
+    n_best: int = Field(10, ge=1, le=64, description="translations of each text")
+    beam_size: int = Field(16, ge=1, le=64, description="hypotheses of the search")
+    body_seconds: float = Field(20.0, gt=0, description="time in which the whole body must have arrived")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Limits:
+        if self.n_best > self.beam_size:
+            raise ValueError(f"n_best {self.n_best} could never be reached with beam_size {self.beam_size}")
+        return self
+
+
+class Queue(Section):
+    """How much may wait; what comes on top is answered 429 at once."""
+
+    texts: int = Field(512, ge=1, description="texts that wait in one translator replica")
+    requests: int = Field(256, ge=1, description="requests that one gateway handles at the same time")
+
+
+class Batch(Section):
+    """How a replica forms the batches that it gives to the model."""
+
+    texts: int = Field(64, ge=1, description="texts of one batch")
+    characters: int = Field(12_000, ge=1, description="characters of one batch; one longer text is a batch of its own")
+    wait_ms: float = Field(2.0, ge=0, le=1000, description="time that an idle replica waits for more texts to join")
+
+
+class ServeConfig(Section):
+    """The whole service."""
+
+    models: list[str] = Field(min_length=1, description="bundle folders, absolute, or relative to here or to the clone")
+    replicas: int = Field(1, ge=1, le=256, description="translator processes of each model")
+    threads: int | None = Field(None, ge=1, description="processor threads of each replica; null shares out all cores")
+    gateways: int = Field(1, ge=1, le=64, description="gateway processes")
+    deadline_s: float = Field(60.0, gt=0, le=3600, description="longest time that a request may take")
+    drain_s: float = Field(60.0, ge=0, le=3600, description="longest time that requests in flight get at shutdown")
+    limits: Limits = Limits()
+    queue: Queue = Queue()
+    batch: Batch = Batch()
+    decode: DecodeOptions | None = Field(None, description="replaces the decode defaults of the bundles")
+    loader: str = Field(TRANSLATOR, pattern=r"^[\w.]+:\w+$", description="`module:class` of the translator")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ServeConfig:
+        if self.queue.texts < self.limits.texts:
+            raise ValueError(
+                f"queue.texts {self.queue.texts} is less than limits.texts {self.limits.texts}: "
+                "the largest request would be refused forever"
+            )
+        if len(set(self.models)) < len(self.models):
+            raise ValueError("models names the same bundle twice; use replicas for more processes")
+        return self
+
+
+class HTTPOptions(Section):
+    """The part of `http_options` of a Ray Serve file that the launcher understands."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(8000, ge=1, le=65535)
+    request_timeout_s: float | None = Field(None, gt=0)
+    keep_alive_timeout_s: int | None = Field(None, ge=1)
+
+
+class Application(Section):
+    """One entry of `applications` of a Ray Serve file."""
+
+    name: str = APPLICATION
+    route_prefix: str = "/"
+    import_path: str = IMPORT_PATH
+    args: ServeConfig
+
+
+class ServeFile(Section):
+    """A Ray Serve configuration file with our application in it; `serve run` reads the same file."""
+
+    proxy_location: str = "EveryNode"
+    http_options: HTTPOptions = HTTPOptions()
+    applications: list[Application] = Field(min_length=1, max_length=1)
+
+    @property
+    def application(self) -> Application:
+        """The one application."""
+        return self.applications[0]
+
+
+def load(path: Path, models: Sequence[str] = (), host: str | None = None, port: int | None = None) -> ServeFile:
+    """Read a Ray Serve file; arguments that are given replace its values. Raises `ConfigError`."""
+    data = read_yaml(path)
+    if models:
+        applications = data.get("applications")
+        if isinstance(applications, list) and applications and isinstance(applications[0], dict):
+            args = applications[0].setdefault("args", {})
+            if isinstance(args, dict):
+                args["models"] = list(models)
+    options = {key: value for key, value in (("host", host), ("port", port)) if value is not None}
+    if options and isinstance(data.setdefault("http_options", {}), dict):
+        data["http_options"].update(options)
+    return parse(ServeFile, data, str(path))
+
+
+def parse_args(args: dict[str, Any]) -> ServeConfig:
+    """Validate the `args` that Ray Serve gives to `serving.app:build`. Raises `ConfigError`."""
+    return parse(ServeConfig, args, "args of the application")
+
+
+def find_model(model: str) -> Path:
+    """The folder of a bundle: as given, or relative to the folder that holds the `nmt` package (the clone).
+
+    Raises `BundleError` that says how to get a model.
+    """
+    path = Path(model).expanduser()
+    root = Path(nmt.__file__).resolve().parent.parent
+    for candidate in (path, root / path):
+        if candidate.is_dir():
+            return candidate.resolve()
+    raise BundleError(
+        f"{model}: no such model. Make one with `nmt train` and then `nmt bundle`, or give the folder of one: "
+        "nmt serve FOLDER (a clone of the repository holds one in data/pretrained)"
+    )
+
+
+def check_models(config: ServeConfig) -> list[Path]:
+    """Open every bundle without its weights; return the folders. Raises `BundleError`, or `ConfigError` for equal names."""
+    paths = [find_model(model) for model in config.models]
+    if config.loader != TRANSLATOR:
+        return paths
+    names: dict[str, Path] = {}
+    for path in paths:
+        name = Bundle.open(path).info.name
+        if name in names:
+            raise ConfigError(f"{path} and {names[name]} are both named {name!r}: rename one in its config.yaml")
+        names[name] = path
+    return paths

@@ -1,0 +1,91 @@
+"""What gateway and translator replica say to each other: small values, importable without Ray and without PyTorch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from nmt.errors import InputError
+from nmt.inference.bundle import ModelInfo
+from nmt.inference.types import DecodeOptions, Translation
+
+
+class Unavailable(Exception):
+    """The service cannot answer now; the same request may succeed after `retry_after` seconds."""
+
+    def __init__(self, message: str, retry_after: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class Overloaded(Unavailable):
+    """Too much is waiting already."""
+
+
+class DeadlineExceeded(Unavailable):
+    """The request was not answered within its time."""
+
+
+class UnknownModel(Exception):
+    """The request names a model or a language pair that is not served; the message says which are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Overrides:
+    """What a request changes of a model's decode defaults; None keeps the default."""
+
+    beam_size: int | None = None
+    n_best: int | None = None
+    length_penalty: float | None = None
+
+    def apply(self, defaults: DecodeOptions) -> DecodeOptions:
+        """The options to decode with; a beam that was not asked for grows to hold `n_best`. Raises `InputError`."""
+        given = {name: getattr(self, name) for name in self.__slots__ if getattr(self, name) is not None}
+        if self.n_best and self.beam_size and self.n_best > self.beam_size:
+            raise InputError(f"n_best {self.n_best} is more than beam_size {self.beam_size}: raise beam_size")
+        beam, best = given.get("beam_size", defaults.beam_size), given.get("n_best", defaults.n_best)
+        if best > beam:
+            given |= {"n_best": beam} if self.beam_size else {"beam_size": best}
+        return DecodeOptions.model_validate(defaults.model_dump() | given)
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """A model as its replica describes it once it has decoded a first sentence."""
+
+    info: ModelInfo
+    defaults: DecodeOptions
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A replica's answer instead of translations. A value, not an exception, so that it crosses processes unchanged."""
+
+    reason: Literal["overloaded", "deadline", "input"]
+    message: str
+    retry_after: float = 1.0
+
+    def error(self) -> Exception:
+        """The exception that the gateway answers with."""
+        if self.reason == "input":
+            return InputError(self.message)
+        kind = Overloaded if self.reason == "overloaded" else DeadlineExceeded
+        return kind(self.message, self.retry_after)
+
+
+class Backend(Protocol):
+    """The gateway's view of the models behind it."""
+
+    async def models(self) -> list[ServedModel]:
+        """The models that are served, in the order of the configuration. Raises `Unavailable` while one is missing."""
+
+    async def ready(self) -> list[str]:
+        """What is not ready, in words; empty when every model answers."""
+
+    async def translate(
+        self, model: str, texts: list[str], overrides: Overrides, timeout_s: float
+    ) -> list[Translation]:
+        """Translate by the model of that name, in at most `timeout_s` seconds.
+
+        Raises `InputError`, `Unavailable` and its kinds.
+        """
