@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Hashable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -21,6 +21,8 @@ class Section(BaseModel):
 
 S = TypeVar("S", bound=Section)
 
+_SHIPPED = {"recipes": "data/recipes", "configs": "configs"}  # in a clone; in a wheel both lie in nmt/_data
+
 
 class _Loader(yaml.SafeLoader):
     """YAML's safe loader, except that a key given twice is an error instead of the last one winning."""
@@ -28,11 +30,31 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[str] = set()
         for key_node, _ in node.value:
-            key = str(self.construct_object(key_node, deep=True))  # type: ignore[no-untyped-call]
+            key = str(self.construct_object(key_node, deep=True))
             if key in seen:
                 raise yaml.constructor.ConstructorError(None, None, f"key {key!r} appears twice", key_node.start_mark)
             seen.add(key)
         return super().construct_mapping(node, deep=deep)
+
+
+def shipped(kind: Literal["recipes", "configs"]) -> Path:
+    """The folder of the recipes or configurations that come with Strata: package data, or this clone's own."""
+    packaged = Path(__file__).parent / "_data" / kind
+    return packaged if packaged.is_dir() else Path(__file__).parent.parent / _SHIPPED[kind]
+
+
+def find_shipped(name: str, kind: Literal["recipes", "configs"]) -> Path:
+    """The file given as a path, or as the name of a shipped one; raise `ConfigError` that lists those otherwise."""
+    path = Path(name)
+    if path.suffix in (".yaml", ".yml") or path.exists() or len(path.parts) > 1:
+        return path
+    folder = shipped(kind)
+    if not (folder / f"{name}.yaml").is_file():
+        known = sorted(file.stem for file in folder.glob("*.yaml"))
+        close = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
+        raise ConfigError(f"no file and none of the shipped {kind} is called {name!r} ({hint})")
+    return folder / f"{name}.yaml"
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -46,7 +68,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not UTF-8 text (byte {error.start})") from None
     try:
-        data = yaml.load(text, Loader=_Loader)  # noqa: S506 (a SafeLoader)
+        data = yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}, line {mark.line + 1}" if mark else str(path)
@@ -58,23 +80,34 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 def apply_overrides(data: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
     """Return a copy of `data` with each `a.b=value` of `overrides` set; values are read as YAML."""
-    result = _deep_copy(data)
+    result: dict[str, Any] = _deep_copy(data)
     for item in overrides:
         key, separator, value = item.partition("=")
         if not separator or not key.strip():
             raise ConfigError(f"--set {item}: expected key=value, for example --set train.lr=3e-4")
         *parents, last = key.strip().split(".")
-        target = result
+        target: Any = result
         for parent in parents:
-            child = target.setdefault(parent, {})
-            if not isinstance(child, dict):
-                raise ConfigError(f"--set {item}: {parent!r} holds a value, not a section")
-            target = child
+            target = _child(target, parent, item)
         try:
-            target[last] = yaml.safe_load(value)
+            loaded = yaml.safe_load(value)
         except yaml.YAMLError:
             raise ConfigError(f"--set {item}: the value is not valid YAML") from None
+        target[_position(target, last, item) if isinstance(target, list) else last] = loaded
     return result
+
+
+def _child(target: Any, key: str, item: str) -> Any:
+    child = target[_position(target, key, item)] if isinstance(target, list) else target.setdefault(key, {})
+    if not isinstance(child, dict | list):
+        raise ConfigError(f"--set {item}: {key!r} holds a value, not a section")
+    return child
+
+
+def _position(target: list[Any], key: str, item: str) -> int:
+    if not key.isdecimal() or int(key) >= len(target):
+        raise ConfigError(f"--set {item}: {key!r} is not one of the {len(target)} entries, numbered from 0")
+    return int(key)
 
 
 def _deep_copy(value: Any) -> Any:

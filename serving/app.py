@@ -1,224 +1,236 @@
-"""The Ray Serve application: translator replicas that batch over all requests, behind gateways that speak HTTP.
-
-`build` is what `configs/serve.yaml` names. A request costs two hops and one handle call, however many texts it carries.
-"""
+"""The Ray Serve application: translator replicas behind a FastAPI gateway; one handle call for each request."""
 
 from __future__ import annotations
 
 import asyncio
+import importlib
 import logging
+import os
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar, cast
 
+import ray
 from fastapi import FastAPI
 from ray import serve
-from ray.exceptions import RayActorError
-from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, ReplicaUnavailableError
+from ray.exceptions import ObjectLostError, RayActorError, RayError, WorkerCrashedError
+from ray.serve import Application
+from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from nmt.errors import InputError
+from nmt.inference.bundle import ModelInfo
 from nmt.inference.types import DecodeOptions, Translation
 from serving.batcher import Batcher
-from serving.config import ServeConfig, check_bundle, parse_args
-from serving.contract import InvalidRequest, Late, Lifecycle, Model, ModelCard, Refused, Unavailable
-from serving.gateway import create_app
+from serving.config import ServeConfig, check_models, parse_args
+from serving.gateway import Activity, create_app
+from serving.protocol import DeadlineExceeded, Overloaded, Overrides, Refusal, ServedModel, Unavailable
 
-logger = logging.getLogger("ray.serve")
+T = TypeVar("T")
 
-Loader = Callable[[Path, int], Model]
-
-CANARY = ["Good morning.", "A second, longer sentence warms the model up for what is to come."]
-UNBOUNDED = 100_000  # the gateways and the batcher bound requests themselves, and say when to come back
-ATTEMPTS = 4  # a text that kills replicas must not kill them all
-FIRST_PAUSE_S = 0.1  # before the second attempt; doubled for each further one
-RETRY_SOON_S = 2
-INFO_TIMEOUT_S = 2.0
-SETTLE_S = 5.0  # beyond the deadline, for a replica that stops
-HEALTH_PERIOD_S = 2.0
-HEALTH_TIMEOUT_S = 10.0
+_CANARY = "Good morning!"
+_READY_TIMEOUT_S = 3.0
+_ATTEMPTS = 5  # a text that kills its replica must not kill all that come after it
+_BACKOFF_S = 0.1  # before the second attempt; three times as long before each further one
+_LOST = (RayActorError, WorkerCrashedError, ObjectLostError, DeploymentUnavailableError)
+_log = logging.getLogger("ray.serve")
 
 
-def load_translator(bundle: Path, threads: int) -> Model:
-    """Load a bundle with the library's Translator; PyTorch is imported here, in the replica, and nowhere else."""
-    from nmt.inference.translator import Translator as LibraryTranslator
+class Translator(Protocol):
+    """What a replica needs of `nmt.inference.translator.Translator`; the class is named by `loader`."""
 
-    model: Model = LibraryTranslator.load(bundle, threads=threads)
-    return model
+    info: ModelInfo
+    defaults: DecodeOptions
+
+    def validate(self, text: str) -> None:
+        """Raise `InputError` for a text that cannot be translated."""
+
+    def translate(
+        self, texts: Sequence[str], options: DecodeOptions | None, cancelled: Callable[[], bool] | None
+    ) -> list[Translation]:
+        """A translation for each text, in order."""
 
 
-class Translator:
-    """A replica: one model, one batcher over the texts of all requests that reach it."""
+class TranslatorReplica:
+    """Holds one model and translates what all gateways send, in shared batches."""
 
-    def __init__(self, bundle: str, config: ServeConfig, loader: Loader) -> None:
-        self._model = loader(Path(bundle), config.threads)
-        self._model.translate(CANARY)
-        self._batcher = Batcher(self._model, config.batching, stall_s=2 * config.deadline_s)
+    def __init__(self, path: str, threads: int, config: ServeConfig) -> None:
+        """Load the bundle at `path` and decode a first sentence, so that a replica that is up has proved that it works."""
+        module, _, name = config.loader.partition(":")
+        loader = getattr(importlib.import_module(module), name)
+        self._translator = cast(Translator, loader.load(Path(path), threads=threads))
+        self._defaults = config.decode or self._translator.defaults
+        self._translator.translate([_CANARY], self._defaults, None)
+        self._batcher = Batcher(self._translator.translate, config.batch, config.queue.texts, config.deadline_s)
 
-    async def card(self) -> ModelCard:
-        """What clients may know of the model."""
-        info = self._model.info
-        return ModelCard(
-            name=info.name,
-            source=info.source_language,
-            target=info.target_language,
-            parameters=info.parameters,
-            layers=str(info.layers),
-            digest=info.digest,
-            defaults=self._model.defaults,
-            scores=dict(info.scores),
-        )
-
-    async def translate(
-        self, texts: list[str], options: DecodeOptions, timeout_s: float
-    ) -> list[Translation] | Refused:
-        """Translate; a refusal is a value, because Ray logs a traceback for every exception that crosses it."""
+    async def translate(self, texts: list[str], overrides: Overrides, timeout_s: float) -> list[Translation] | Refusal:
+        """A translation for each text, or why not."""
         try:
+            options = overrides.apply(self._defaults)
             for text in texts:
-                self._model.validate(text)
+                self._translator.validate(text)
             return await self._batcher.submit(texts, options, timeout_s)
         except InputError as error:
-            return InvalidRequest(str(error))
-        except Refused as refusal:
-            return refusal
+            return Refusal("input", str(error))
+        except DeadlineExceeded as error:
+            return Refusal("deadline", str(error), error.retry_after)
+        except Unavailable as error:
+            return Refusal("overloaded", str(error), error.retry_after)
+
+    async def describe(self) -> ServedModel:
+        """What this replica serves."""
+        return ServedModel(self._translator.info, self._defaults)
 
     async def statistics(self) -> dict[str, float]:
-        """The batcher's counts; answering at all shows that the replica has loaded and translated a canary."""
-        self._batcher.check()
-        return asdict(self._batcher.statistics())
+        """The batcher's counts."""
+        return dict(vars(self._batcher.statistics()))
 
     async def check_health(self) -> None:
-        """Called by Ray Serve, which replaces a replica that raises here."""
-        self._batcher.check()
+        """Called by Serve, which replaces a replica that raises here."""
+        if not self._batcher.healthy():
+            raise RuntimeError("the batcher has stopped or is stuck")
 
 
-class RayBackend:
-    """Sends each request to the model's replicas in one handle call, again if the replica dies under it."""
+class ServeBackend:
+    """The models behind the gateway, as Serve handles; sends a request again when the replica that had it died."""
 
     def __init__(self, handles: dict[str, DeploymentHandle[Any]]) -> None:
+        """`handles`: a label for messages to the handle of each model's deployment."""
         self._handles = handles
-        self._cards: dict[str, ModelCard] = {}
+        self._known: dict[str, ServedModel] = {}
 
-    async def cards(self) -> dict[str, ModelCard]:
-        """The cards of all models that have loaded; a model's card is asked for until it has answered once."""
-        missing = [key for key in self._handles if key not in self._cards]
-        if missing:
-            answers = await asyncio.gather(*(self._ask(key, "card") for key in missing))
-            found = {key: card for key, card in zip(missing, answers, strict=True) if isinstance(card, ModelCard)}
-            self._cards = {key: card for key in self._handles if (card := found.get(key) or self._cards.get(key))}
-        return self._cards
+    async def models(self) -> list[ServedModel]:
+        """The models, asked for once and remembered; waits for those that still load."""
+        missing = [label for label in self._handles if label not in self._known]
+        await asyncio.gather(*map(self._describe, missing))
+        return [self._known[label] for label in self._handles]
 
-    async def readiness(self) -> dict[str, str | None]:
-        """Ask a replica of every model."""
-        answers = await asyncio.gather(*(self._ask(key, "statistics") for key in self._handles))
-        await self.cards()
-        return {
-            key: None if isinstance(answer, dict) and key in self._cards else "no replica answers"
-            for key, answer in zip(self._handles, answers, strict=True)
-        }
+    async def ready(self) -> list[str]:
+        """Ask a replica of every model now."""
+
+        async def problem(label: str) -> str | None:
+            try:
+                async with asyncio.timeout(_READY_TIMEOUT_S):
+                    await self._describe(label)
+            except (TimeoutError, Unavailable, RayError, RayServeException):
+                return label
+            return None
+
+        return [label for label in await asyncio.gather(*map(problem, self._handles)) if label]
 
     async def translate(
-        self, key: str, texts: list[str], options: DecodeOptions, timeout_s: float
+        self, model: str, texts: list[str], overrides: Overrides, timeout_s: float
     ) -> list[Translation]:
-        """Translating is idempotent, so a request whose replica died is sent to another one."""
-        deadline = time.monotonic() + timeout_s
-        for attempt in range(ATTEMPTS):
-            if attempt:
-                await asyncio.sleep(FIRST_PAUSE_S * 2 ** (attempt - 1))
-            remaining_s = deadline - time.monotonic()
-            if remaining_s <= 0:
-                raise Late("the replicas restarted and the deadline passed", RETRY_SOON_S)
-            response = self._handles[key].translate.remote(texts, options, remaining_s)
-            try:
-                answer: list[Translation] | Refused = await response
-            except (RayActorError, ReplicaUnavailableError) as error:
-                logger.warning("attempt %d failed, a replica of %s died: %s", attempt + 1, key, type(error).__name__)
-                continue
-            except (BackPressureError, DeploymentUnavailableError):
-                raise Unavailable("no replica can take the request", RETRY_SOON_S) from None
-            except asyncio.CancelledError:
-                response.cancel()  # the client is gone, or the gateway's clock ran out: let the batcher forget it
-                raise
-            if isinstance(answer, Refused):
-                raise answer
-            return answer
-        raise Unavailable("the replicas died while they worked on this request", RETRY_SOON_S)
+        """One call for the whole request; what is left of the time goes along with each attempt."""
+        label = next(label for label, served in self._known.items() if served.info.name == model)
+        ends = time.monotonic() + timeout_s
 
-    async def _ask(self, key: str, method: str) -> Any:
-        """A control question to any one replica; None when there is no answer soon."""
-        response = getattr(self._handles[key], method).remote()
-        try:
-            async with asyncio.timeout(INFO_TIMEOUT_S):
-                return await response
-        except TimeoutError:
-            response.cancel()
-        except Exception as error:
-            logger.warning("a replica of %s did not answer %r: %s", key, method, error)
-        return None
+        async def attempt() -> list[Translation] | Refusal:
+            left = max(0.0, ends - time.monotonic())
+            return cast(
+                "list[Translation] | Refusal", await self._handles[label].translate.remote(texts, overrides, left)
+            )
+
+        result = await self._retrying(label, attempt)
+        if isinstance(result, Refusal):
+            raise result.error()
+        return result
+
+    async def _describe(self, label: str) -> None:
+        async def attempt() -> ServedModel:
+            return cast(ServedModel, await self._handles[label].describe.remote())
+
+        self._known[label] = await self._retrying(label, attempt)
+
+    async def _retrying(self, label: str, attempt: Callable[[], Awaitable[T]]) -> T:
+        """`attempt`, again when the replica dies under it: translating twice does no harm. The caller sets the time limit."""
+        for number in range(1, _ATTEMPTS + 1):
+            try:
+                return await attempt()
+            except BackPressureError:
+                raise Overloaded(f"{label} has too many requests waiting") from None
+            except _LOST as error:
+                _log.warning("%s: attempt %d of %d ended by %s", label, number, _ATTEMPTS, type(error).__name__)
+                if number < _ATTEMPTS:
+                    await asyncio.sleep(_BACKOFF_S * 3 ** (number - 1))
+        raise Unavailable(f"{label} is not available", 5.0)
 
 
 class Gateway:
-    """A replica that speaks HTTP."""
+    """The ingress: the FastAPI app of `serving.gateway` on top of the models' handles."""
 
-    def __init__(self, handles: dict[str, DeploymentHandle[Any]], config: ServeConfig) -> None:
-        self._backend = RayBackend(handles)
+    def __init__(self, config: ServeConfig, handles: dict[str, DeploymentHandle[Any]]) -> None:
         self._config = config
-        self._lifecycle = Lifecycle()
+        self._backend = ServeBackend(handles)
+        self._activity = Activity(config.queue.requests)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        """Called once by Ray Serve, which puts the application behind its HTTP proxies."""
-        return create_app(self._backend, self._config, self._lifecycle)
+        """Called by Serve after the constructor. Its proxy puts X-Request-ID on responses, so that the app must not."""
+        return create_app(self._backend, self._config, self._activity, request_ids=False)
 
-    async def drain(self) -> int:
-        """Take no new translations from now on; returns the number still in progress."""
-        self._lifecycle.draining = True
-        return self._lifecycle.in_flight
+    async def drain(self, seconds: float) -> int:
+        """Take no new requests and wait for those in flight, `seconds` at most; return how many are left."""
+        self._activity.draining = True
+        ends = time.monotonic() + seconds
+        while self._activity.in_flight and time.monotonic() < ends:
+            await asyncio.sleep(0.05)
+        return self._activity.in_flight
 
 
-def build(args: dict[str, Any]) -> serve.Application:
-    """The application for the `args` of a Serve config file; raises `ConfigError` or `BundleError`."""
+def build(args: dict[str, Any]) -> Application:
+    """The application that `args` (a `ServeConfig` as plain values) describe; Ray Serve's import path of this service.
+
+    Raises `ConfigError` and `BundleError` before anything is started.
+    """
     config = parse_args(args)
-    for bundle in config.models:
-        check_bundle(bundle)
-    return assemble(config, load_translator)
-
-
-def assemble(config: ServeConfig, loader: Loader) -> serve.Application:
-    """Bind a translator deployment for each model, and the gateway in front of them."""
-    keys = _unique([path.name for path in config.models])
-    handles = {
-        key: serve.deployment(Translator)  # type: ignore[call-overload]
-        .options(
-            name=f"translator-{key}",
+    paths = check_models(config)
+    cores, processes = _cores(), len(paths) * config.replicas
+    threads = config.threads or max(1, int(cores / processes))
+    labels = [path.name if [p.name for p in paths].count(path.name) == 1 else str(path) for path in paths]
+    handles = {}
+    for number, (label, path) in enumerate(zip(labels, paths, strict=True), start=1):
+        deployment = serve.deployment(
+            name="translator" if len(paths) == 1 else f"translator-{number}",
             num_replicas=config.replicas,
-            ray_actor_options={"num_cpus": config.threads, "num_gpus": config.gpus},
-            **_common_options(config),
+            ray_actor_options={"num_cpus": reserved_cores(cores, processes, threads)},
+            max_ongoing_requests=config.gateways * config.queue.requests + 64,
+            **_options(config),
         )
-        .bind(str(path), config, loader)
-        for key, path in zip(keys, config.models, strict=True)
-    }
-    gateway = serve.deployment(serve.ingress()(Gateway)).options(
+        handles[label] = deployment(TranslatorReplica).bind(str(path), threads, config)
+    gateway = serve.deployment(
         name="gateway",
         num_replicas=config.gateways,
         ray_actor_options={"num_cpus": 0},
-        **_common_options(config),
+        # Above the gateway's own limit, so that it is the gateway that refuses: at once, and in our words.
+        max_ongoing_requests=2 * config.queue.requests + 64,
+        **_options(config),
     )
-    return gateway.bind(handles, config)
+    return gateway(serve.ingress()(Gateway)).bind(config, handles)
 
 
-def _common_options(config: ServeConfig) -> dict[str, Any]:
+def reserved_cores(cores: float, processes: int, threads: int) -> float:
+    """Cores that Ray sets aside for each of `processes` replicas: half of what it uses, or of its share where that is less.
+
+    The other half leaves room for a replacement beside every old replica; a replica that finds no room is never started.
+    """
+    return int(min(cores / processes, threads) * 50) / 100
+
+
+def _options(config: ServeConfig) -> dict[str, Any]:
+    """Settings that both deployments share."""
     return {
-        "max_ongoing_requests": UNBOUNDED,
-        "max_surge_percent": 100,  # an update starts the new replica before it stops the old, even if there is only one
-        "graceful_shutdown_timeout_s": config.deadline_s + SETTLE_S,
-        "graceful_shutdown_wait_loop_s": 0.5,
-        "health_check_period_s": HEALTH_PERIOD_S,
-        "health_check_timeout_s": HEALTH_TIMEOUT_S,
+        "max_surge_percent": 100,  # an update starts the new replica before it stops the old one
+        "max_constructor_retry_count": 3,
+        "health_check_period_s": 2.0,
+        "health_check_timeout_s": 15.0,
+        "graceful_shutdown_timeout_s": config.drain_s,
+        "graceful_shutdown_wait_loop_s": 0.2,
     }
 
 
-def _unique(names: Sequence[str]) -> list[str]:
-    """Deployment names must differ: the second `de-en` becomes `de-en-2`."""
-    return [name if names.index(name) == i else f"{name}-{i + 1}" for i, name in enumerate(names)]
+def _cores() -> float:
+    """Processor cores that Ray may use; it knows of container limits. Without Ray, those of the machine."""
+    if ray.is_initialized():
+        return float(ray.cluster_resources().get("CPU", 1.0))
+    return float(os.cpu_count() or 1)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
+from nmt.errors import NMTError
 from nmt.inference.types import DecodeOptions, Translation
 from serving.config import Batch
 from serving.protocol import DeadlineExceeded, Overloaded, Unavailable
@@ -184,12 +185,12 @@ class Batcher:
         passed: list[_Item] = []
         while self._queue and len(batch) < self._batch.texts:
             item = self._queue.popleft()
-            fits = characters + len(item.text) <= self._batch.characters and item.options == batch[0].options if batch else True
-            if fits:
-                batch.append(item)
-                characters += len(item.text)
-            else:
+            fits = characters + len(item.text) <= self._batch.characters
+            if batch and not (fits and item.options == batch[0].options):
                 passed.append(item)
+                continue
+            batch.append(item)
+            characters += len(item.text)
         self._queue.extendleft(reversed(passed))
         return batch
 
@@ -200,13 +201,15 @@ class Batcher:
             return
         try:
             translations = await self._call(batch)
-        except Exception as error:
+        except Exception as error:  # whatever it is, it belongs to the text that caused it
             if len(batch) > 1:
                 middle = len(batch) // 2
                 await self._translate_batch(batch[:middle])
                 await self._translate_batch(batch[middle:])
             elif not batch[0].job.abandoned:
                 self._statistics.failed += 1
+                if not isinstance(error, NMTError):
+                    _log.error("a text could not be translated: %s", type(error).__name__, exc_info=error)
                 batch[0].job.fail(error)
             return
         for item, translation in zip(batch, translations, strict=True):
@@ -222,12 +225,21 @@ class Batcher:
         loop = asyncio.get_running_loop()
         self._running_since = time.monotonic()
         try:
-            result = await loop.run_in_executor(self._executor, self._translate, texts, batch[0].options, cancelled)
+            result = await loop.run_in_executor(self._executor, self._guarded, texts, batch[0].options, cancelled)
         finally:
             self._running_since = None
         if len(result) != len(texts):
             raise RuntimeError(f"the translator returned {len(result)} results for {len(texts)} texts")
         return result
+
+    def _guarded(
+        self, texts: list[str], options: DecodeOptions, cancelled: Callable[[], bool]
+    ) -> Sequence[Translation]:
+        """`translate`, in the worker thread; what a future cannot carry or would stop the event loop becomes an error."""
+        try:
+            return self._translate(texts, options, cancelled)
+        except (StopIteration, StopAsyncIteration, SystemExit, KeyboardInterrupt) as error:
+            raise RuntimeError(f"the translator raised {type(error).__name__}") from error
 
     def _count(self, texts: int, seconds: float) -> None:
         statistics = self._statistics

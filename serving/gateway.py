@@ -1,175 +1,262 @@
-"""The HTTP interface as a FastAPI application over any `Backend`; knows nothing of Ray."""
+"""The HTTP surface: a FastAPI app over any `Backend`. Checks, limits, deadline and words; no Ray, no model."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import asdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import resources
 from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
 from fastapi.openapi.docs import get_swagger_ui_html
-from starlette.exceptions import HTTPException
-from starlette.responses import HTMLResponse, JSONResponse, Response
-from starlette.staticfiles import StaticFiles
+from fastapi.responses import HTMLResponse, JSONResponse
+from pydantic import ValidationError
 
-from nmt import __version__
+import nmt
 from nmt.inference.types import Translation
-from serving.config import ServeConfig
-from serving.contract import Backend, Late, Lifecycle, Refused, Unavailable
-from serving.edge import Guard, error_response
+from serving import errors
+from serving.config import Limits, ServeConfig
+from serving.errors import Refused
+from serving.middleware import BodyLimit, RequestId
+from serving.protocol import Backend, DeadlineExceeded, Overloaded, Overrides, ServedModel, Unavailable, UnknownModel
 from serving.schema import (
+    Alternative,
+    Detail,
     ErrorResponse,
-    ModelsResponse,
+    ModelEntry,
+    ModelList,
+    Status,
     TranslateRequest,
     TranslateResponse,
-    choose_model,
-    read_request,
-    to_response,
 )
 
-logger = logging.getLogger(__name__)
-
-READINESS_TIMEOUT_S = 3.0
-RETRY_SOON_S = 2
-HTTP_CODES = {404: "not_found", 405: "method_not_allowed"}
-HTTP_WORDS = {404: "there is nothing at this path; see /docs", 405: "this path does not accept that method; see /docs"}
-ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"model": ErrorResponse, "description": words}
-    for status, words in {
-        400: "The body is not JSON",
-        408: "The body took too long to arrive",
-        413: "The request is over a limit on length or count",
-        415: "The body is not declared as JSON",
-        422: "The request asks for something that cannot be done",
-        429: "Too much work is waiting; see Retry-After",
-        500: "A defect of the server",
-        503: "No answer in time, or the service is starting or stopping; see Retry-After",
-    }.items()
+_KNOWN = list(TranslateRequest.model_fields)
+_ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"model": ErrorResponse} for status in (400, 404, 408, 413, 415, 422, 429, 500, 503)
 }
-REQUEST_BODY = {
-    "required": True,
-    "content": {"application/json": {"schema": TranslateRequest.model_json_schema()}},
+_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/json": {"schema": TranslateRequest.model_json_schema()}},
+    }
+}
+_ASSETS = {
+    "swagger-ui-bundle.js": "application/javascript",
+    "swagger-ui.css": "text/css",
+    "favicon-32x32.png": "image/png",
 }
 
 
-def create_app(backend: Backend, config: ServeConfig, lifecycle: Lifecycle | None = None) -> FastAPI:
-    """The service's HTTP interface: /v1/translate, /v1/models, /healthz, /readyz, /docs and /openapi.json."""
-    state = lifecycle or Lifecycle()
-    app = FastAPI(
-        title="Strata",
-        version=__version__,
-        summary="Translation by deep LSTM networks.",
-        docs_url=None,  # FastAPI's page loads its script from elsewhere; ours is served from here
-        redoc_url=None,
-        swagger_ui_oauth2_redirect_url=None,
-    )
-    app.add_middleware(Guard, limits=config.limits)
-    _add_errors(app)
+class Activity:
+    """How many requests are being answered, and whether the service still takes new ones."""
+
+    def __init__(self, limit: int) -> None:
+        """`limit`: requests at the same time."""
+        self.draining = False
+        self.in_flight = 0
+        self._limit = limit
+
+    @contextmanager
+    def request(self) -> Iterator[None]:
+        """Count a request while it lasts; raise `Unavailable` while draining and `Overloaded` above the limit."""
+        if self.draining:
+            raise Unavailable("the service is stopping")
+        if self.in_flight >= self._limit:
+            raise Overloaded(f"{self.in_flight} requests are being answered already")
+        self.in_flight += 1
+        try:
+            yield
+        finally:
+            self.in_flight -= 1
+
+
+def create_app(
+    backend: Backend, config: ServeConfig, activity: Activity | None = None, request_ids: bool = True
+) -> FastAPI:
+    """The service's app. `request_ids=False` where the server before it already puts X-Request-ID on responses."""
+    activity = activity or Activity(config.queue.requests)
+    app = FastAPI(title="Strata", version=nmt.__version__, docs_url=None, redoc_url=None)
+    app.add_middleware(BodyLimit, limit=config.limits.body_bytes)
+    if request_ids:
+        app.add_middleware(RequestId)
+    errors.install(app)
+    _add_translate(app, backend, config, activity)
+    _add_state(app, backend, activity)
     _add_docs(app)
-    _add_health(app, backend, state)
-    _add_translation(app, backend, config, state)
     return app
 
 
-def _add_translation(app: FastAPI, backend: Backend, config: ServeConfig, state: Lifecycle) -> None:
-    @app.post(
-        "/v1/translate",
-        response_model=TranslateResponse,
-        responses=ERRORS,
-        openapi_extra={"requestBody": REQUEST_BODY},
-        summary="Translate one text or a list of texts",
-    )
-    async def translate(request: Request) -> Response:
-        async with _counted(state), _deadline(config.deadline_s):
-            headers = request.headers
-            encoding = headers.get("content-encoding", "")
-            body = read_request(await request.body(), headers.get("content-type", ""), encoding, config.limits)
-            cards = await backend.cards()
-            if not cards:
-                raise Unavailable("the models are still loading", RETRY_SOON_S)
-            key = choose_model(body, cards)
-            options = body.options(cards[key].defaults, config.limits)
-            translations: list[Translation] = []
-            if body.texts:
-                translations = await backend.translate(key, body.texts, options, config.deadline_s)
-            return JSONResponse(to_response(body, cards[key], translations))
+def _add_translate(app: FastAPI, backend: Backend, config: ServeConfig, activity: Activity) -> None:
+    @app.post("/v1/translate", response_model=TranslateResponse, responses=_ERRORS, openapi_extra=_BODY)
+    async def translate(request: Request) -> JSONResponse:
+        """Translate a text or a list of texts."""
+        with activity.request():
+            wanted = parse(await _body(request, config.limits.body_seconds))
+            texts = [wanted.text] if isinstance(wanted.text, str) else wanted.text
+            check(wanted, texts, config.limits)
+            try:
+                async with asyncio.timeout(config.deadline_s):
+                    model = choose(wanted, await backend.models())
+                    overrides = Overrides(wanted.beam_size, wanted.n_best, wanted.length_penalty)
+                    found = await backend.translate(model.info.name, texts, overrides, config.deadline_s)
+            except TimeoutError:
+                raise DeadlineExceeded(f"not translated within {config.deadline_s:g} s") from None
+            return JSONResponse(_answer(wanted, model, found))
 
-    @app.get("/v1/models", response_model=ModelsResponse, responses={503: ERRORS[503]}, summary="Models and limits")
-    async def models() -> Response:
-        async with _deadline(config.deadline_s):
-            cards = await backend.cards()
-        entries = [{**asdict(card), "defaults": card.defaults.model_dump()} for card in cards.values()]
-        return JSONResponse({"models": entries, "limits": config.limits.model_dump()})
+    @app.get("/v1/models", response_model=ModelList, responses={503: {"model": ErrorResponse}})
+    async def models() -> ModelList:
+        """The models that are served."""
+        async with asyncio.timeout(config.deadline_s):
+            return ModelList(models=[_entry(model) for model in await backend.models()])
 
 
-def _add_health(app: FastAPI, backend: Backend, state: Lifecycle) -> None:
-    @app.get("/healthz", summary="The process lives")
-    async def healthz() -> Response:
-        return JSONResponse({"status": "ok"})
+def _add_state(app: FastAPI, backend: Backend, activity: Activity) -> None:
+    @app.get("/healthz", response_model=Status)
+    async def healthz() -> Status:
+        """Whether the process lives."""
+        return Status(status="ok")
 
-    @app.get("/readyz", responses={503: {"description": "Not ready"}}, summary="Every model has translated a canary")
-    async def readyz() -> Response:
-        if state.draining:
-            return error_response(503, "draining", "the service is stopping", RETRY_SOON_S)
-        try:
-            async with asyncio.timeout(READINESS_TIMEOUT_S):
-                problems = {key: problem for key, problem in (await backend.readiness()).items() if problem}
-        except TimeoutError:
-            problems = {"service": "no answer from the replicas"}
-        if problems:
-            words = "; ".join(f"{key}: {problem}" for key, problem in problems.items())
-            return error_response(503, "not_ready", words, RETRY_SOON_S)
-        return JSONResponse({"status": "ready"})
+    @app.get("/readyz", response_model=Status, responses={503: {"model": ErrorResponse}})
+    async def readyz() -> Status:
+        """Whether every model answers; 503 while one does not, and while the service is stopping."""
+        if activity.draining:
+            raise Unavailable("the service is stopping")
+        missing = await backend.ready()
+        if missing:
+            raise Unavailable(f"not ready: {', '.join(missing)}")
+        return Status(status="ready")
 
 
 def _add_docs(app: FastAPI) -> None:
-    app.mount("/docs/assets", StaticFiles(packages=[("fastapi_swagger", "resources")]), name="docs-assets")
+    """The API page, with its script and style from the fastapi-swagger package, so that it works without a network."""
 
     @app.get("/docs", include_in_schema=False)
-    async def docs(request: Request) -> HTMLResponse:
-        root = request.scope.get("root_path", "").rstrip("/")
+    async def docs() -> HTMLResponse:
         return get_swagger_ui_html(
-            openapi_url=f"{root}{app.openapi_url}",
-            title="Strata",
-            swagger_js_url=f"{root}/docs/assets/swagger-ui-bundle.js",
-            swagger_css_url=f"{root}/docs/assets/swagger-ui.css",
-            swagger_favicon_url=f"{root}/docs/assets/favicon-32x32.png",
+            openapi_url="openapi.json",
+            title=f"{app.title} API",
+            swagger_js_url="docs/swagger-ui-bundle.js",
+            swagger_css_url="docs/swagger-ui.css",
+            swagger_favicon_url="docs/favicon-32x32.png",
         )
 
-
-def _add_errors(app: FastAPI) -> None:
-    @app.exception_handler(Refused)
-    async def refused(request: Request, error: Refused) -> Response:
-        return error_response(error.status, error.code, str(error), error.retry_after_s)
-
-    @app.exception_handler(HTTPException)
-    async def http_error(request: Request, error: HTTPException) -> Response:
-        code = HTTP_CODES.get(error.status_code, "http_error")
-        response = error_response(error.status_code, code, HTTP_WORDS.get(error.status_code, str(error.detail)))
-        response.headers.update(error.headers or {})  # 405 says in Allow what is allowed
-        return response
+    @app.get("/docs/{name}", include_in_schema=False)
+    async def asset(name: str) -> Response:
+        if name not in _ASSETS:
+            raise Refused(404, "no such path; see /docs")
+        content = resources.files("fastapi_swagger").joinpath("resources", name).read_bytes()
+        return Response(content, media_type=_ASSETS[name], headers={"Cache-Control": "max-age=86400"})
 
 
-@asynccontextmanager
-async def _counted(state: Lifecycle) -> AsyncIterator[None]:
-    """Count a request as in progress; refuse it when the service is to stop."""
-    if state.draining:
-        raise Unavailable("the service is stopping; try again later", RETRY_SOON_S)
-    state.in_flight += 1
-    try:
-        yield
-    finally:
-        state.in_flight -= 1
-
-
-@asynccontextmanager
-async def _deadline(seconds: float) -> AsyncIterator[None]:
-    """The gateway's own clock: an answer comes in time even when what lies behind it hangs."""
+async def _body(request: Request, seconds: float) -> bytes:
+    """The request's body, if it is JSON in UTF-8 and arrives in time."""
+    kind, _, parameters = request.headers.get("content-type", "").lower().partition(";")
+    if kind.strip() != "application/json":
+        raise Refused(415, "send JSON with the header Content-Type: application/json")
+    charset = parameters.partition("charset=")[2].split(";")[0].strip(' "')
+    if charset not in ("", "utf-8", "utf8"):
+        raise Refused(415, "send JSON in UTF-8")
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        raise Refused(415, "send the body without Content-Encoding")
     try:
         async with asyncio.timeout(seconds):
-            yield
+            return await request.body()
     except TimeoutError:
-        raise Late(f"no translation within {seconds:g} s; send less at once or try again later", RETRY_SOON_S) from None
+        raise Refused(408, f"the body did not arrive within {seconds:g} s") from None
+
+
+def parse(body: bytes) -> TranslateRequest:
+    """The request in a body; raise `Refused` (400 for what is not JSON, 422 for the rest) that never quotes it."""
+    try:
+        return TranslateRequest.model_validate_json(body)
+    except ValidationError as error:
+        problems = error.errors(include_url=False, include_input=False)
+        status = 400 if problems[0]["type"] == "json_invalid" else 422
+        code = "invalid_json" if status == 400 else None
+        raise Refused(status, errors.describe(problems, _KNOWN), code) from None
+
+
+def check(wanted: TranslateRequest, texts: list[str], limits: Limits) -> None:
+    """Raise `Refused` for a request above a limit: 413 for its size, 422 for its options."""
+    if len(texts) > limits.texts:
+        raise Refused(413, f"{len(texts)} texts in one request; at most {limits.texts} are allowed")
+    for number, text in enumerate(texts, start=1):
+        if len(text) > limits.characters:
+            where = f"text {number} has" if len(texts) > 1 else "the text has"
+            raise Refused(413, f"{where} {len(text)} characters; at most {limits.characters} are allowed")
+    total = sum(map(len, texts))
+    if total > limits.total_characters:
+        raise Refused(413, f"{total} characters in all; at most {limits.total_characters} are allowed in one request")
+    for name, value, most in (
+        ("beam_size", wanted.beam_size, limits.beam_size),
+        ("n_best", wanted.n_best, limits.n_best),
+    ):
+        if value is not None and value > most:
+            raise Refused(422, f"{name} is too large; at most {most} is allowed")
+    if wanted.beam_size and wanted.n_best and wanted.n_best > wanted.beam_size:
+        raise Refused(422, f"n_best {wanted.n_best} is more than beam_size {wanted.beam_size}: raise beam_size")
+
+
+def choose(wanted: TranslateRequest, models: list[ServedModel]) -> ServedModel:
+    """The one model that fits the request's `model`, `source` and `target`.
+
+    A language matches without regard to case, exactly or else by its first part, so that en-GB finds en. Raises `UnknownModel`
+    when none fits, `Refused` (422) when several do.
+    """
+    served = ", ".join(f"{m.info.name} ({m.info.source_language}-{m.info.target_language})" for m in models)
+    fitting = [model for model in models if wanted.model in (None, model.info.name)]
+    if not fitting:
+        raise UnknownModel(f"no such model; served: {served}")
+    exact = [model for model in fitting if _speaks(wanted, model, exactly=True)]
+    fitting = exact or [model for model in fitting if _speaks(wanted, model, exactly=False)]
+    if not fitting:
+        raise UnknownModel(f"no model for these languages; served: {served}")
+    if len(fitting) > 1:
+        raise Refused(422, f"several models fit: name source and target, or model; served: {served}", "ambiguous_model")
+    return fitting[0]
+
+
+def _speaks(wanted: TranslateRequest, model: ServedModel, exactly: bool) -> bool:
+    pairs = ((wanted.source, model.info.source_language), (wanted.target, model.info.target_language))
+    return all(asked is None or _language(asked, exactly) == _language(has, exactly) for asked, has in pairs)
+
+
+def _language(code: str, exactly: bool) -> str:
+    code = code.lower().replace("_", "-")
+    return code if exactly else code.partition("-")[0]
+
+
+def _answer(wanted: TranslateRequest, model: ServedModel, found: list[Translation]) -> dict[str, Any]:
+    several = (wanted.n_best or model.defaults.n_best) > 1
+    texts = [translation.text for translation in found]
+    details = [
+        Detail(
+            score=item.score,
+            truncated=item.truncated,
+            segments=item.segments,
+            source_tokens=item.source_tokens,
+            target_tokens=item.target_tokens,
+            alternatives=[Alternative(text=h.text, score=h.score) for h in item.hypotheses] if several else None,
+        )
+        for item in found
+    ]
+    response = TranslateResponse(
+        translation=texts[0] if isinstance(wanted.text, str) else texts, model=model.info.name, details=details
+    )
+    return response.model_dump(exclude_none=True)
+
+
+def _entry(model: ServedModel) -> ModelEntry:
+    info = model.info
+    return ModelEntry(
+        name=info.name,
+        source=info.source_language,
+        target=info.target_language,
+        parameters=info.parameters,
+        architecture=info.architecture,
+        scores=info.scores,
+        digest=info.digest,
+        beam_size=model.defaults.beam_size,
+        length_penalty=model.defaults.length_penalty,
+    )

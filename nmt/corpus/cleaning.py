@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -23,7 +22,19 @@ RULES = {
     "tokens": "one side has too many subwords",
 }
 _SAMPLES = 5  # dropped pairs shown for each rule
-_NOT_WORD = re.compile(r"[\W_]+")
+
+
+class _Letters(dict[int, int | None]):
+    """A table for `str.translate` that keeps letters, marks and digits; filled as characters are met."""
+
+    def __missing__(self, character: int) -> int | None:
+        # Marks count: they are vowels in the scripts of India and tell words apart. `\w` leaves them out.
+        kept = character if unicodedata.category(chr(character))[0] in "LMN" else None
+        self[character] = kept
+        return kept
+
+
+_LETTERS = _Letters()
 
 
 @dataclass
@@ -101,7 +112,7 @@ def broken_rule(pair: tuple[str, str], rules: Cleaning) -> str | None:
 
 def loose_key(text: str) -> bytes:
     """A key under which two sentences are the same when they differ in case, punctuation or compatibility forms."""
-    folded = _NOT_WORD.sub("", unicodedata.normalize("NFKC", text).casefold())
+    folded = unicodedata.normalize("NFKC", text).casefold().translate(_LETTERS)
     return hashlib.blake2b((folded or text).encode("utf-8", "surrogatepass"), digest_size=12).digest()
 
 

@@ -11,21 +11,38 @@ from __future__ import annotations
 import importlib
 import random
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import lru_cache
-from typing import Any, ClassVar
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache, partial
+from itertools import product
+from typing import Any
 
 from nmt.errors import ConfigError
 from nmt.text.normalize import normalize
 
 _CACHE = 1 << 16  # spelled values kept a language and kind: bounds the memory, whatever the number of pairs
 _CURRENCIES = ("EUR", "USD", "GBP")
-_YEARS = range(1700, 2100)
+_YEARS = range(1750, 2050)
 _SAME_LANGUAGE = {"kk": "kz", "nb": "no", "nn": "no"}  # code: the code of num2words
 _LOCALES = {"kz": "kk", "sr": "sr_Latn"}  # num2words: CLDR, where the names or the scripts differ
 _PLAIN_YEARS = {"ja", "ko"}  # num2words gives era names, or the word for year that CLDR's date has already
 
-# Rows of one text a language: English / German / French / Spanish. `%` is the number, `%f` a feminine number.
+# Regular expressions: what num2words gets wrong, a cardinal before a noun (`f`: feminine), an object.
+_CORRECTIONS = {
+    "de": {"einstausend": "eintausend"},
+    "fr": {"vingtsième": "vingtième"},
+    "es": {"veintiuno mil": "veintiún mil", "uno mil": "un mil", "décimoprimero": "undécimo",
+           "décimosegundo": "duodécimo", "^décimo octavo": "decimoctavo", r"^décimo (?=\w)": "decimo"},
+}  # fmt: skip
+_BEFORE_NOUN = {
+    "de": {"eins$": "ein"},
+    "fr f": {"un$": "une"},
+    "es": {"veintiuno$": "veintiún", "uno$": "un"},
+    "es f": {"uno$": "una", "ientos": "ientas"},
+}
+_OBJECT = {"de": {"^der ": "den ", r"\bein (?=Euro|Dollar|Cent|Penny)": "einen "}}
+
+# Rows of one text a language, in this order. `%` is a number before a noun, `%f` before a feminine one.
+_OWNED = ("en", "de", "fr", "es")
 _TABLES = {
     "thing": "the book / das Buch / le livre / el libro; the table / der Tisch / la table / la mesa; "
     "the lamp / die Lampe / la lampe / la lámpara; the coat / der Mantel / le manteau / el abrigo; "
@@ -36,62 +53,72 @@ _TABLES = {
     "the meeting / die Sitzung / la réunion / la reunión; the course / der Kurs / le cours / el curso",
     "place": "the museum / das Museum / le musée / el museo; the shop / der Laden / le magasin / la tienda; "
     "the library / die Bibliothek / la bibliothèque / la biblioteca",
-    # Masculine in French and Spanish, because of the participle.
-    "building": "the bridge / die Brücke / le pont / el puente; the castle / das Schloss / le château / el castillo; "
-    "the theatre / das Theater / le théâtre / el teatro",
     "born": "Anna was / Anna wurde / Anna est née / Anna nació; Paul was / Paul wurde / Paul est né / Paul nació; "
     "Laura was / Laura wurde / Laura est née / Laura nació; David was / David wurde / David est né / David nació",
-    "name": "Anna / Anna / Anna / Anna; Paul / Paul / Paul / Paul; "
-    "Laura / Laura / Laura / Laura; David / David / David / David",
-    "part": "in the morning / morgens / du matin / de la mañana; "
-    "in the afternoon / nachmittags / de l'après-midi / de la tarde; in the evening / abends / du soir / de la noche",
+    "name": "Anna / Anna / Anna / Anna; Paul / Paul / Paul / Paul; Laura / Laura / Laura / Laura",
     "counted": "% books / % Bücher / % livres / % libros; % chairs / % Stühle / %f chaises / %f sillas; "
-    "% letters / % Briefe / %f lettres / %f cartas; % apples / % Äpfel / %f pommes / %f manzanas",
-    "numbered": "the % day / der % Tag / le % jour / el % día; the % book / das % Buch / le % livre / el % libro; "
-    "the % train / der % Zug / le % train / el % tren; the % chapter / das % Kapitel / le % chapitre / el % capítulo",
-    "operation": "plus / plus / plus / más; minus / minus / moins / menos; times / mal / fois / por",
-    # In the order of _CURRENCIES: one, many.
+    "% cups / % Tassen / %f tasses / %f tazas; % apples / % Äpfel / %f pommes / %f manzanas",
+    "numbered": "the % day / der % Tag / le % jour / el % día; the % train / der % Zug / le % train / el % tren; "
+    "the % book / das % Buch / le % livre / el % libro",
+    "operation": "% plus % equals % / % plus % ist gleich % / % plus % égale % / % más % es igual a %; "
+    "% minus % equals % / % minus % ist gleich % / % moins % égale % / % menos % es igual a %; "
+    "% times % equals % / % mal % ist gleich % / % fois % égale % / % por % es igual a %",
+    # One and many; a row a currency, in the order of _CURRENCIES.
     "money": "% euro, % euros / % Euro, % Euro / % euro, % euros / % euro, % euros; "
     "% dollar, % dollars / % Dollar, % Dollar / % dollar, % dollars / % dólar, % dólares; "
     "% pound, % pounds / % Pfund, % Pfund / %f livre sterling, %f livres sterling / %f libra, %f libras",
     "cents": "% cent, % cents / % Cent, % Cent / % centime, % centimes / % céntimo, % céntimos; "
     "% cent, % cents / % Cent, % Cent / % cent, % cents / % centavo, % centavos; "
     "% penny, % pence / % Penny, % Pence / % penny, % pence / % penique, % peniques",
+    "hour": "%, % / %f, %f / %f heure, %f heures / la %f, las %f",
+    # {0} hour, {1} next hour, {2} minutes, {3} hour before a noun.
+    "clock": "{0} o'clock / {3} Uhr / {0} / {0}; quarter past {0} / Viertel nach {0} / {0} et quart / {0} y cuarto; "
+    "half past {0} / halb {1} / {0} et demie / {0} y media; "
+    "quarter to {1} / Viertel vor {1} / {1} moins le quart / {1} menos cuarto; "
+    "{2} past {0} / {2} nach {0} / {0} {2} / {0} y {2}; {2} to {1} / {2} vor {1} / {1} moins {2} / {1} menos {2}",
+    "amount": "{0} and {1} / {0} und {1} / {0} et {1} / {0} con {1}",
+    "year": "the year {0} / das Jahr {0} / l'année {0} / el año {0}",
+    # {0} cardinal, {1} ordinal, {2} month, {3} ordinal of the first and cardinals after it.
+    "day": "the {1} of {2} / der {1} {2} / le {3} {2} / el {0} de {2}",
+    "day_on": "the {1} of {2} / am {1}n {2} / le {3} {2} / el {0} de {2}",
+    "date": "{0} {1} / {0} {1} / {0} {1} / {0} de {1}",
 }
 
 # How often a template is drawn, and its languages' texts. After `_` in a slot: another form of the same value.
 _BARE = {"cardinal": 14, "ordinal": 1, "year": 1, "date": 8, "price": 12}
 _SENTENCES = (
     (2, "{day} / {day} / {day} / {day}"),
-    (6, "{time} / {time} / {time} / {time}"),
-    (6, "{thing} costs {price}. / {thing} kostet {price}. / {thing} coûte {price}. / {thing} cuesta {price}."),
-    (3, "I paid {price} for {thing}. / Ich habe {price} für {thing_object} bezahlt."
+    (4, "{time} / {time} / {time} / {time}"),
+    (6, "{thing} costs {price}. / {thing} kostet {price_object}. / {thing} coûte {price}. / {thing} cuesta {price}."),
+    (3, "I paid {price} for {thing}. / Ich habe {price_object} für {thing_object} bezahlt."
         " / J'ai payé {price} pour {thing}. / He pagado {price} por {thing}."),
-    (5, "{name} bought {counted} for {price}. / {name} hat {counted} für {price} gekauft."
+    (5, "{name} bought {counted} for {price}. / {name} hat {counted} für {price_object} gekauft."
         " / {name} a acheté {counted} pour {price}. / {name} ha comprado {counted} por {price}."),
     (2, "we have {counted}. / wir haben {counted}. / nous avons {counted}. / tenemos {counted}."),
     (2, "{vehicle} leaves at {time}. / {vehicle} fährt um {time} ab. / {vehicle} part à {time}."
         " / {vehicle} sale a {time}."),
-    (4, "{vehicle} arrives on {weekday} at {time}. / {vehicle} kommt am {weekday} um {time} an."
+    (3, "{vehicle} arrives on {weekday} at {time}. / {vehicle} kommt am {weekday} um {time} an."
         " / {vehicle} arrive {weekday} à {time}. / {vehicle} llega el {weekday} a {time}."),
     (5, "{event} begins on {day} at {time}. / {event} beginnt {day_on} um {time}."
         " / {event} commence {day} à {time}. / {event} empieza {day} a {time}."),
-    (2, "{event} ends at {time}. / {event} endet um {time}. / {event} se termine à {time}. / {event} termina a {time}."),
-    (3, "{place} opens on {weekday} at {time}. / {place} öffnet am {weekday} um {time}."
+    (4, "{place} opens on {weekday} at {time}. / {place} öffnet am {weekday} um {time}."
         " / {place} ouvre {weekday} à {time}. / {place} abre el {weekday} a {time}."),
-    (2, "{place} closes at {time}. / {place} schließt um {time}. / {place} ferme à {time}. / {place} cierra a {time}."),
     (3, "today is {date}. / heute ist {date}. / nous sommes {date}. / hoy es {date}."),
     (4, "{born} born on {date}. / {born} {date_on} geboren. / {born} {date}. / {born} {date}."),
-    (2, "{building} was built in {year_in}. / {building} wurde im Jahr {year_in} gebaut."
-        " / {building} a été construit en {year_in}. / {building} fue construido en {year_in}."),
     (1, "{name} is {age} years old. / {name} ist {age} Jahre alt. / {name} a {age} ans. / {name} tiene {age} años."),
     (2, "this is {numbered}. / das ist {numbered}. / c'est {numbered}. / este es {numbered}."),
     (6, "{operation}. / {operation}. / {operation}. / {operation}."),
 )  # fmt: skip
 
+# Slots whose parts are drawn evenly; also any slot that has a table.
+_RANGES = {"ordinal": [range(1, 100)], "year": [_YEARS], "weekday": [range(7)], "age": [range(2, 100)],
+           "time": [range(1, 13), range(0, 60, 5)], "counted": [range(4), range(2, 100)],
+           "numbered": [range(3), range(1, 100)]}  # fmt: skip
+
 _Values = Sequence[tuple[Any, ...]]
 _Drawn = Callable[[], tuple[Any, ...]]
 _Speak = Callable[[_Values], str]
+_Template = tuple[list[_Drawn], _Speak, _Speak]
 
 
 def generate(source_language: str, target_language: str, count: int, seed: int) -> Iterator[tuple[str, str]]:
@@ -103,44 +130,40 @@ def generate(source_language: str, target_language: str, count: int, seed: int) 
     source, target = _language(source_language), _language(target_language)
     draw = _Draw(random.Random(seed))
     if isinstance(source, _Owned) and isinstance(target, _Owned):
-        weighted = [(weight, f"{{{kind}}}", f"{{{kind}}}") for kind, weight in _BARE.items()]
-        for weight, row in _SENTENCES:
-            texts = row.split(" / ")
-            weighted.append((weight, texts[source.column], texts[target.column]))
+        rows = [(weight, text.split(" / ")) for weight, text in _SENTENCES]
+        weighted = [(weight, texts[source.column], texts[target.column]) for weight, texts in rows]
+        kinds = list(_BARE)
     else:
-        weighted = [(_BARE[kind], f"{{{kind}}}", f"{{{kind}}}") for kind in _usable(source, target, draw)]
-    deck = []
+        weighted, kinds = [], _usable(source, target, draw)
+    weighted += [(_BARE[kind], f"{{{kind}}}", f"{{{kind}}}") for kind in kinds]
+    deck: list[_Template] = []
     for weight, source_text, target_text in weighted:
-        slots = sorted({name.partition("_")[0] for name in _names(source_text)})
+        slots = sorted({name.partition("_")[0] for name in re.findall(r"{(\w+)}", source_text)})
         speakers = _speaker(source, source_text, slots), _speaker(target, target_text, slots)
         deck += [([draw.slot(slot) for slot in slots], *speakers)] * weight
     return _pairs(draw, deck, count)
 
 
-def _pairs(draw: _Draw, deck: Sequence[tuple[Sequence[_Drawn], _Speak, _Speak]], count: int) -> Iterator[tuple[str, str]]:
+def _pairs(draw: _Draw, deck: Sequence[_Template], count: int) -> Iterator[tuple[str, str]]:
     for _ in range(count):
         slots, source, target = deck[draw.below(len(deck))]
         values = [drawn() for drawn in slots]
         yield source(values), target(values)
 
 
-def _names(text: str) -> list[str]:
-    return re.findall(r"{(\w+)}", text)
-
-
 def _speaker(language: _Language, text: str, slots: Sequence[str]) -> _Speak:
     """A function from the values of `slots` to the text in words: a sentence, if it ends with a full stop."""
-    forms = [(slots.index(name.partition("_")[0]), language.form(name)) for name in _names(text)]
+    names = re.findall(r"{(\w+)}", text)
+    forms = [(slots.index(name.partition("_")[0]), language.form(name)) for name in names]
     pattern = re.sub(r"{\w+}", "%s", text)
 
-    def expression(values: _Values) -> str:
-        return pattern % tuple([form(*values[slot]) for slot, form in forms])
+    sentence = text.endswith(".")
 
-    def sentence(values: _Values) -> str:
-        said = expression(values)
-        return said[0].upper() + said[1:]
+    def speak(values: _Values) -> str:
+        said = pattern % tuple([form(*values[slot]) for slot, form in forms])
+        return said[0].upper() + said[1:] if sentence else said
 
-    return sentence if text.endswith(".") else expression
+    return speak
 
 
 def _library(name: str) -> Any:
@@ -155,74 +178,64 @@ def _language(code: str) -> _Language:
     known = {name.lower(): name for name in converters}
     full = code.replace("-", "_").lower()
     for wanted in (full, full.partition("_")[0]):
-        name = known.get(_SAME_LANGUAGE.get(wanted, wanted))
-        if name is not None:
-            return {"en": _English, "de": _German, "fr": _French, "es": _Spanish}.get(name, _Language)(
-                name, converters[name]
-            )
+        name = known.get(_SAME_LANGUAGE.get(wanted, wanted), "")
+        if name:
+            return (_Owned if name in _OWNED else _Language)(name, converters[name])
     raise ConfigError(f"no numbers in words for language {code!r}; num2words knows {', '.join(sorted(converters))}")
 
 
-def _spelled(spell: Callable[..., str], values: Iterable[tuple[int, ...]]) -> list[str] | None:
-    """All values in words, or None if one of them fails, is empty or has digits, or if two are the same."""
-    texts = []
-    for value in values:
-        try:
-            text = spell(*value)
-        except Exception:  # of any type: num2words raises whatever a gap in a language happens to run into
-            return None
-        if not text or any(character.isdigit() for character in text):
-            return None
-        texts.append(text)
-    return texts if len(set(texts)) == len(texts) else None
+def _spelled(spell: Callable[..., str], values: Iterable[tuple[int, ...]]) -> list[str]:
+    """All values in words; nothing if one of them fails, is empty or has digits, or if two are the same."""
+    try:
+        texts = [spell(*value) for value in values]
+    except Exception:  # of any type: num2words raises whatever a gap in a language happens to run into
+        return []
+    clean = all(texts) and not any(map(str.isdigit, "".join(texts))) and len(set(texts)) == len(texts)
+    return texts if clean else []
 
 
 def _usable(source: _Language, target: _Language, draw: _Draw) -> list[str]:
     """The kinds that both languages spell, each value its own way; limits `draw` to such numbers and currencies."""
-    thousands = [1000 * n + rest for n in range(1, 1000) for rest in (0, 1, 903)]
-    probes = {6: [*range(2100), *(n for n in thousands if n >= 2100)], 4: range(10_000), 3: range(1000), 2: range(100)}
 
-    def clean(kind: str, values: list[tuple[int, ...]]) -> list[str]:
-        if _spelled(target.form(kind), values) is None:
-            return []
-        return _spelled(source.form(kind), values) or []
+    def both(kind: str, values: Iterable[tuple[int, ...]]) -> list[str]:
+        probes = list(values)
+        return _spelled(target.form(kind), probes) and _spelled(source.form(kind), probes)
 
-    for draw.digits, numbers in probes.items():
-        taken = set(clean("cardinal", [(n,) for n in numbers]))
-        if taken:
-            break
-    else:
+    thousands = {1000 * n + rest for n in range(1, 1000) for rest in (0, 1, 903)}
+    numbers = {6: sorted({*range(2100), *thousands}), 4: range(10_000), 3: range(1000), 2: range(100)}
+    draw.digits = next((digits for digits in numbers if both("cardinal", product(numbers[digits]))), 0)
+    if not draw.digits:
         raise ConfigError(f"num2words does not spell the numbers below 100 in {source.code} or {target.code}")
-    kinds = ["cardinal"]
-    dates = [(day, month, year) for day in range(1, 29) for month in range(1, 13) for year in (1799, 1905, 2012)]
-    for kind, values in {"ordinal": [(n,) for n in range(1, 100)], "year": [(n,) for n in _YEARS], "date": dates}.items():
-        texts = clean(kind, values)
+    kinds, taken = ["cardinal"], set(both("cardinal", product(numbers[draw.digits])))
+    dates = product(range(1, 29), range(1, 13), (1799, 1905, 2012))
+    for kind, values in (("ordinal", product(range(1, 100))), ("year", product(_YEARS)), ("date", dates)):
+        texts = both(kind, values)
         if texts and taken.isdisjoint(texts):
             kinds.append(kind)
             taken.update(texts)
-    amounts = [(whole, cents) for whole in (1, 2, 3, 5, 11, 21, 100, 101, 999, 1234) for cents in (0, 1, 2, 5, 11, 99)]
-    draw.currencies = [row for row in range(len(_CURRENCIES)) if clean("price", [(row, *amount) for amount in amounts])]
-    if clean("price", [(row, *amount) for row in draw.currencies for amount in amounts]):
+    wholes, draw.cents = (1, 2, 3, 5, 11, 21, 100, 101, 999, 1234), False
+    draw.currencies = [row for row in range(len(_CURRENCIES)) if both("price", product([row], wholes, [0]))]
+    if both("price", product(draw.currencies, wholes, [0])):
         kinds.append("price")
     return kinds
 
 
 class _Draw:
-    """Draws the values of slots, from one generator. `digits` and `currencies` say what both languages can spell."""
+    """Draws the values of slots, from one generator. The other fields say what both languages can spell."""
 
     def __init__(self, generator: random.Random) -> None:
         self._random = generator.random
         self.digits = 6
         self.currencies: Sequence[int] = range(len(_CURRENCIES))
+        self.cents = True
 
     def below(self, end: int) -> int:
-        """An integer in [0, end)."""
         return int(self._random() * end)
 
     def slot(self, name: str) -> _Drawn:
         """The function that draws a value of a slot: the arguments of the method that spells it."""
-        rows = _TABLES.get(name, "").count(";") + 1
-        drawn: _Drawn = getattr(self, name, lambda: (self.below(rows),))
+        ranges = _RANGES.get(name) or [range(_TABLES.get(name, "").count(";") + 1)]
+        drawn: _Drawn = getattr(self, name, lambda: tuple([values[self.below(len(values))] for values in ranges]))
         return drawn
 
     def _number(self, digits: int) -> int:
@@ -232,56 +245,24 @@ class _Draw:
     def cardinal(self) -> tuple[int]:
         return (self._number(min(self.digits, (1, 2, 2, 3, 3, 3, 4, 4, 5, 6)[self.below(10)])),)
 
-    def ordinal(self) -> tuple[int]:
-        return (1 + self.below(99),)
-
-    def year(self) -> tuple[int]:
-        return (_YEARS.start + self.below(len(_YEARS)),)
-
     def day(self) -> tuple[int, int]:
         month = 1 + self.below(12)
         return 1 + self.below(28 if month == 2 else 30 if month in (4, 6, 9, 11) else 31), month
 
     def date(self) -> tuple[int, int, int]:
-        return *self.day(), *self.year()
-
-    def weekday(self) -> tuple[int]:
-        return (self.below(7),)
-
-    def time(self) -> tuple[int, int, int | None]:
-        """Hour of 1 to 12, minute, and the part of the day: none, or one that all four languages would call so."""
-        minute = 5 * self.below(12) if self.below(4) else self.below(60)
-        part = self.below(6)
-        if part > 2:
-            return 1 + self.below(12), minute, None
-        first, last = ((5, 11), (1, 5), (8, 10))[part]
-        return first + self.below(last - first + 1), minute, part
+        return *self.day(), _YEARS[self.below(len(_YEARS))]
 
     def price(self) -> tuple[int, int, int]:
         """Row of the currency, whole units, cents."""
         digits = (1, 1, 2, 2, 2, 3, 3, 4)[self.below(8)]
-        cents = 0 if digits == 4 or self.below(2) else 1 + self.below(99)
+        cents = 1 + self.below(99) if self.cents and digits < 4 and self.below(2) else 0
         return self.currencies[self.below(len(self.currencies))], max(1, self._number(digits)), cents
 
-    def age(self) -> tuple[int]:
-        return (2 + self.below(98),)
-
-    def counted(self) -> tuple[int, int]:
-        return self.below(4), 2 + self.below(98)
-
-    def numbered(self) -> tuple[int, int]:
-        return self.below(4), 1 + self.below(99)
-
     def operation(self) -> tuple[int, int, int, int]:
-        """Row of the operation, its two numbers and the result, never below zero."""
+        """Row of the operation, its two numbers and the result, which is never below zero."""
         operation = self.below(3)
-        if operation == 2:
-            first, second = 2 + self.below(11), 2 + self.below(11)
-            return operation, first, second, first * second
-        first, second = 1 + self.below(99), 1 + self.below(99)
-        if operation == 0:
-            return operation, first, second, first + second
-        return operation, max(first, second), min(first, second), abs(first - second)
+        a, b = [2 + self.below(11 if operation == 2 else 98) for _ in range(2)]
+        return ((0, a, b, a + b), (1, a + b, b, a), (2, a, b, a * b))[operation]
 
 
 class _Language:
@@ -289,138 +270,133 @@ class _Language:
 
     def __init__(self, code: str, converter: Any) -> None:
         self.code, self._converter = code, converter
-        self._cardinals = lru_cache(_CACHE)(lambda number: normalize(converter.to_cardinal(number)))
-        self._ordinals = lru_cache(_CACHE)(lambda number: normalize(str(converter.to_ordinal(number))))
-        self._years = lru_cache(_CACHE)(lambda year: normalize(converter.to_year(year)))
-        self._amounts = lru_cache(_CACHE)(self._amount)
-        if code in _PLAIN_YEARS or _spelled(self._years, [(2005,)]) is None:
-            self._years = self._cardinals
+        self.cardinal = _cached(lambda number: converter.to_cardinal(number))
+        self.ordinal = _cached(lambda number: str(converter.to_ordinal(number)))
+        self.year = _cached(lambda year: converter.to_year(year))
+        if code in _PLAIN_YEARS or not _spelled(self.year, [(2005,)]):
+            self.year = self.cardinal
+        self._money = _cached(self._amount)
         babel = _library("babel")
-        self._months: dict[int, str] = {}
-        self._weekdays: dict[int, str] = {}
-        self._date: list[str] = []
         try:
             locale = babel.Locale.parse(_LOCALES.get(code, code))
         except babel.UnknownLocaleError:
-            return  # no dates, then
-        for month, name in locale.months["format"]["wide"].items():
-            self._months[month] = normalize(re.sub(r"\d+", lambda match: self.cardinal(int(match[0])), name))
-        self._weekdays = dict(locale.days["format"]["wide"])
-        self._date = _date_parts(locale.date_formats["long"].pattern)
-        if _spelled(self._ordinals, [(day,) for day in range(1, 32)]) is None:
-            self._date = ["d" if part == "d." else part for part in self._date]
+            return  # `date` raises AttributeError then, like any other gap
+        self._days: dict[int, str] = locale.days["format"]["wide"]
+        self._months = {
+            month: normalize(re.sub(r"\d+", lambda digits: self.cardinal(int(digits[0])), name))
+            for month, name in locale.months["format"]["wide"].items()
+        }
+        self._date = _date_parts(
+            locale.date_formats["long"].pattern, bool(_spelled(self.ordinal, product(range(1, 32))))
+        )
 
     def form(self, name: str) -> Callable[..., str]:
         """The method that spells a slot."""
         method: Callable[..., str] = getattr(self, name)
         return method
 
-    def cardinal(self, number: int) -> str:
-        return self._cardinals(number)
-
-    def ordinal(self, number: int) -> str:
-        return self._ordinals(number)
-
-    def year(self, year: int) -> str:
-        return self._years(year)
-
     def date(self, day: int, month: int, year: int) -> str:
         """The parts of CLDR's long date in their order, in words."""
-        if not self._date:
-            return ""
-        parts = {"d": self.cardinal(day), "M": self._months[month], "y": self.year(year)}
-        return normalize("".join([self.ordinal(day) if part == "d." else parts.get(part, part) for part in self._date]))
+        spell = {"d": self.cardinal, "d.": self.ordinal, "M": self._months.__getitem__, "y": self.year}
+        values = {"d": day, "d.": day, "M": month, "y": year}
+        return normalize("".join([spell[part](values[part]) if part in spell else part for part in self._date]))
 
     def price(self, currency: int, whole: int, cents: int) -> str:
-        """Whole units, and cents if there are any."""
-        money = self._amounts(currency, whole, 0)[0]
-        if not cents:
-            return money
-        _, joiner, small = self._amounts(currency, 1, cents)
-        return money + joiner + small if small else self._amounts(currency, whole, cents)[0]
+        """Whole units only: how the two parts are joined is not known."""
+        return self._money(currency, whole)
 
-    def _amount(self, currency: int, whole: int, cents: int) -> tuple[str, str, str]:
-        """The amount as money, joiner and cents; the last two empty where num2words does not tell them apart."""
-        value, code = whole + cents / 100, _CURRENCIES[currency]
-        money, mark, small = self._converter.to_currency(value, currency=code, separator="|").partition("|")
-        if not mark:
-            return normalize(money), "", ""
-        money, small = money.rstrip(), small.lstrip()
-        joiner = self._converter.to_currency(value, currency=code)[len(money) : -len(small)]
-        return normalize(money), re.sub(r"[\s,]+", " ", joiner), normalize(small)
+    def _amount(self, currency: int, whole: int) -> str:
+        amount = self._converter.to_currency(float(whole), currency=_CURRENCIES[currency], separator="|")
+        return str(amount).partition("|")[0]  # some languages add "zero cents"
 
 
-def _date_parts(pattern: str) -> list[str]:
-    """CLDR's pattern of a date as `d` (`d.` for an ordinal), `M`, `y` and literal text without abbreviations."""
+def _cached(spell: Callable[..., str]) -> Callable[..., str]:
+    return lru_cache(_CACHE)(lambda *values: normalize(spell(*values)))
+
+
+def _date_parts(pattern: str, ordinals: bool) -> list[str]:
+    """CLDR's pattern of a date as `d` (`d.`: ordinal), `M`, `y` and other text, without commas and abbreviations."""
     parts = []
     for quoted, letters, dot, other in re.findall(r"(?:'([^']*)'|([A-Za-z]+))(\.?)|([^A-Za-z']+)", pattern):
-        field = letters[:1].replace("L", "M")
-        if field == "d":
-            parts.append("d" + dot)
-        elif field in ("M", "y"):
-            parts.append(field)
+        if letters:
+            field = letters[0].replace("L", "M")
+            parts.append("d." if field == "d" and dot and ordinals else field if field in "dMy" else "")
         else:
-            parts.append(re.sub(r"[.,،-]", " ", other) or ("" if dot or letters else quoted))
+            parts.append(re.sub(r"[.,،-]", " ", other) or ("" if dot else quoted))
     return parts
 
 
-class _Owned(_Language):
-    """A language whose grammar is written here, on top of num2words' spelling of the numbers below 1000."""
+def _substituted(text: str, patterns: Mapping[str, str]) -> str:
+    for pattern, replacement in patterns.items():
+        text = re.sub(pattern, replacement, text)
+    return text
 
-    column: ClassVar[int]
-    equals: ClassVar[str]
+
+class _Owned(_Language):
+    """A language whose grammar is in the tables above, on top of num2words' spelling of the numbers below 1000."""
 
     def __init__(self, code: str, converter: Any) -> None:
         super().__init__(code, converter)
-        self._small = [normalize(converter.to_cardinal(number)) for number in range(1000)]
-        self._rows = {
-            name: [row.split(" / ")[self.column] for row in rows.split("; ")] for name, rows in _TABLES.items()
-        }
-        self._units = [[form.split(", ") for form in self._rows[name]] for name in ("money", "cents")]
+        self.column = _OWNED.index(code)
+        self._rows = {key: [row.split(" / ")[self.column] for row in rows.split("; ")] for key, rows in _TABLES.items()}
+        self._rows["weekday"] = list(self._days.values())
+        self._attribute = _cached(self._inflected)
+        self._part = _cached(lambda number: _substituted(converter.to_cardinal(number), _CORRECTIONS.get(code, {})))
+        self.ordinal = _cached(lambda number: _substituted(converter.to_ordinal(number), _CORRECTIONS.get(code, {})))
+        self.cardinal = self._composed
+        self.year_in = self.year
+        self.year = lambda year: self._rows["year"][0].format(self.year_in(year))
+        self.age = lambda years: self._attribute(years, "")
+        self.day_on, self.date_on = partial(self.day, table="day_on"), partial(self.date, table="day_on")
 
     def form(self, name: str) -> Callable[..., str]:
-        found: Callable[..., str] = getattr(self, name, None) or self._rows[name].__getitem__
-        return found
+        if name.endswith("_object"):
+            spell = self.form(name.removesuffix("_object"))
+            return lambda *values: _substituted(spell(*values), _OBJECT.get(self.code, {}))
+        return getattr(self, name, None) or self._rows[name].__getitem__
 
-    def cardinal(self, number: int) -> str:
-        return self._small[number] if number < 1000 else self._thousands(*divmod(number, 1000))
+    def _composed(self, number: int) -> str:
+        """A cardinal of two cached parts, thousands and the rest, because num2words is slow."""
+        rest = number % 1000
+        if rest in (0, number):
+            return self._part(number)
+        joiner = "" if self.code == "de" else " and " if self.code == "en" and rest < 100 else " "
+        return self._part(number - rest) + joiner + self._part(rest)
 
-    def _thousands(self, thousands: int, rest: int) -> str:
-        raise NotImplementedError
-
-    def _attribute(self, number: int, feminine: bool = False) -> str:
-        """A cardinal before a noun."""
-        return self.cardinal(number)
+    def _inflected(self, number: int, gender: str) -> str:
+        return _substituted(self.cardinal(number), _BEFORE_NOUN.get(self.code + gender, {}))
 
     def _fill(self, text: str, number: int) -> str:
-        feminine = text.startswith("%f")
-        return self._attribute(number, feminine) + text[1 + feminine :]
+        mark, gender = ("%f", " f") if "%f" in text else ("%", "")
+        return text.replace(mark, self._attribute(number, gender))
 
-    def _clock(self, hour: int, minute: int) -> str:
-        """A time on a clock of twelve hours."""
-        raise NotImplementedError
+    def _one_or_many(self, table: str, row: int, number: int) -> str:
+        one, many = self._rows[table][row].split(", ")
+        return self._fill(one if number == 1 else many, number)
 
-    def time(self, hour: int, minute: int, part: int | None) -> str:
-        clock = self._clock(hour, minute)
-        return clock if part is None else f"{clock} {self._rows['part'][part]}"
+    def price(self, currency: int, whole: int, cents: int) -> str:
+        money = self._one_or_many("money", currency, whole)
+        return self._rows["amount"][0].format(money, self._one_or_many("cents", currency, cents)) if cents else money
 
-    def weekday(self, day: int) -> str:
-        return self._weekdays[day]
+    def day(self, day: int, month: int, table: str = "day") -> str:
+        cardinal, ordinal = self.cardinal(day), self.ordinal(day)
+        return self._rows[table][0].format(cardinal, ordinal, self._months[month], ordinal if day == 1 else cardinal)
 
-    def age(self, years: int) -> str:
-        return self._attribute(years)
+    def date(self, day: int, month: int, year: int, table: str = "day") -> str:
+        return self._rows["date"][0].format(self.day(day, month, table), self.year_in(year))
+
+    def time(self, hour: int, minute: int) -> str:
+        row = {0: 0, 15: 1, 30: 2, 45: 3}.get(minute, 4 if minute < 30 else 5)
+        hours = [self._one_or_many("hour", 0, number) for number in (hour, hour % 12 + 1)]
+        minutes = self.cardinal(min(minute, 60 - minute))
+        return self._rows["clock"][row].format(*hours, minutes, self._attribute(hour, ""))
 
     def counted(self, row: int, number: int) -> str:
         return self._fill(self._rows["counted"][row], number)
 
     def numbered(self, row: int, number: int) -> str:
-        return self._rows["numbered"][row].replace("%", self.ordinal(number))
+        text = self._rows["numbered"][row].replace("%", self.ordinal(number))
+        return re.sub(r"(prim|terc)ero (?=\w)", r"\1er ", text)  # Spanish, before a noun
 
-    def price(self, currency: int, whole: int, cents: int) -> str:
-        money, small = self._units
-        text = self._fill(money[currency][whole != 1], whole)
-        return f"{text} {self.joiner} {self._fill(small[currency][cents != 1], cents)}" if cents else text
-
-    def operation(self, row: int, first: int, second: int, result: int) -> str:
-        sign = self._rows["operation"][row]
-        return f"{self.cardinal(first)} {sign} {self.cardinal(second)} {self.equals} {self.cardinal(result)}"
+    def operation(self, row: int, *numbers: int) -> str:
+        return self._rows["operation"][row].replace("%", "%s") % tuple(map(self.cardinal, numbers))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import heapq
 import itertools
@@ -16,14 +17,14 @@ from typing import Any
 
 import numpy as np
 import sentencepiece
-from tqdm import tqdm
 
 import nmt
 from nmt.corpus.cleaning import RULES, Cleaner, Report, broken_rule, loose_key
 from nmt.corpus.recipe import SPLITS, Recipe, Split
 from nmt.corpus.sources import Pair, fingerprint, read_pairs
-from nmt.corpus.store import FORMAT, MANIFEST, ColumnWriter, write_pairs
+from nmt.corpus.store import FORMAT, MANIFEST, ColumnWriter, PreparedCorpus, write_pairs
 from nmt.errors import DataError, NMTError
+from nmt.progress import progress
 from nmt.text.normalize import normalize
 from nmt.text.tokenizer import Tokenizer
 
@@ -36,7 +37,7 @@ def content_hash(recipe: Recipe) -> str:
     digest = hashlib.sha256(f"{FORMAT}\n{recipe.canonical()}\n".encode())
     for split in SPLITS:
         for source in recipe.sources(split):
-            digest.update(fingerprint(source).encode())
+            digest.update(fingerprint(source, _languages(recipe)).encode())
     return digest.hexdigest()
 
 
@@ -46,43 +47,90 @@ def prepare(recipe: Recipe, output: Path, force: bool = False) -> bool:
     The corpus is built beside `output` and renamed at the end, so an interruption leaves the former state. Raises
     `DataError` for data that is missing, malformed or empty after cleaning.
     """
-    digest = content_hash(recipe)
-    if not force and _is_current(output, digest):
-        return False
-    if output.exists() and not (output / MANIFEST).is_file() and any(output.iterdir()):
-        raise DataError(f"{output}: exists and is not a prepared corpus; it is left as it is (choose another --output)")
-    partial = output.with_name(f".{output.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
+    output = output.resolve()  # so that a link to a folder elsewhere keeps pointing there
+    partial, old = (output.with_name(f".{output.name}.{suffix}") for suffix in ("partial", "old"))
     try:
-        partial.mkdir(parents=True)
-        _build(recipe, partial, digest)
-        _swap(partial, output)
+        if old.is_dir() and not output.exists():
+            old.rename(output)  # a run was killed between the two renames of _swap
+        digest = content_hash(recipe)
+        if not force and _is_current(output, digest):
+            return False
+        if output.exists() and not (output.is_dir() and ((output / MANIFEST).is_file() or not any(output.iterdir()))):
+            raise DataError(
+                f"{output}: exists and is not a prepared corpus; it is left as it is (choose another --output)"
+            )
+        with _locked(partial):
+            _build(recipe, partial, digest)
+            _swap(partial, output, old)
     except OSError as error:
         raise DataError(f"{output}: {error.strerror or error} while preparing; nothing was changed") from None
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return True
 
 
 def _is_current(output: Path, digest: str) -> bool:
+    """Whether `output` is a whole corpus with this content hash."""
     try:
-        manifest = json.loads((output / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        corpus = PreparedCorpus.open(output)
+        said = {split: count for split, count in corpus.manifest["splits"].items() if count}
+        found = {split: len(corpus.pairs(split)) for split in said if split != "train"}
+        found["train"] = len(corpus.train()[0])
+    except NMTError:
         return False
-    return bool(manifest.get("content_hash") == digest)
+    return bool(corpus.manifest["content_hash"] == digest) and found == said
 
 
-def _swap(partial: Path, output: Path) -> None:
-    old = output.with_name(f".{output.name}.old")
+@contextlib.contextmanager
+def _locked(partial: Path) -> Iterator[None]:
+    """An empty folder `partial` that no other process works in; it is removed when the work on it fails."""
+    partial.mkdir(parents=True, exist_ok=True)
+    handle = os.open(partial, os.O_RDONLY)
+    try:
+        _lock(handle)
+        # The lock is on the folder and not on its name: another process may have renamed it in the meantime.
+        if not partial.exists() or os.fstat(handle).st_ino != partial.stat().st_ino:
+            raise BlockingIOError
+    except BlockingIOError:
+        os.close(handle)
+        raise DataError(f"{partial}: another `nmt prepare` works there; wait until it is done") from None
+    try:
+        for left in partial.iterdir():  # by a run that was killed
+            left.unlink()
+        yield
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    finally:
+        os.close(handle)
+
+
+def _lock(handle: int) -> None:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise
+    except OSError:
+        return  # some network file systems have no locks; corpora are prepared there all the same
+
+
+def _swap(partial: Path, output: Path, old: Path) -> None:
+    """Put `partial` in the place of `output`, all of it on the disk before."""
+    for path in partial.iterdir():
+        with path.open("rb") as stream:
+            os.fsync(stream.fileno())
     shutil.rmtree(old, ignore_errors=True)
     if output.exists():
         output.rename(old)
-    partial.rename(output)
+    try:
+        partial.rename(output)
+    except OSError:
+        if old.exists():
+            old.rename(output)
+        raise
     shutil.rmtree(old, ignore_errors=True)
 
 
 def _build(recipe: Recipe, folder: Path, digest: str) -> None:
-    evaluation = {split: _evaluation_pairs(recipe, split) for split in ("validation", "test")}
+    evaluation = {split: evaluation_pairs(recipe, split) for split in ("validation", "test")}
     if recipe.holdout:
         evaluation |= {split: pairs for split, pairs in _held_out(recipe).items() if pairs}
     cleaner = Cleaner(recipe.cleaning, itertools.chain.from_iterable(evaluation.values()))
@@ -92,7 +140,9 @@ def _build(recipe: Recipe, folder: Path, digest: str) -> None:
     stored = _encode(recipe, clean, kept, tokenizers, folder, cleaner.report)
     clean.unlink()
     if not sum(stored):
-        raise DataError(f"{recipe.name}: no training pair is left of {cleaner.report.read} read ({_why(cleaner.report)})")
+        raise DataError(
+            f"{recipe.name}: no training pair is left of {cleaner.report.read} read ({_why(cleaner.report)})"
+        )
     for split, pairs in evaluation.items():
         if pairs:
             write_pairs(folder / f"{split}.jsonl", pairs)
@@ -107,14 +157,14 @@ def _languages(recipe: Recipe) -> tuple[str, str]:
     return recipe.source_language, recipe.target_language
 
 
-def _evaluation_pairs(recipe: Recipe, split: str) -> list[Pair]:
+def evaluation_pairs(recipe: Recipe, split: str) -> list[Pair]:
     """The pairs of an evaluation split as published, but for pairs with an empty side, which can't be scored."""
     name: Split = "validation" if split == "validation" else "test"
     pairs: list[Pair] = []
     for source in recipe.sources(name):
         pairs += [pair for pair in read_pairs(source, _languages(recipe)) if all(map(normalize, pair))]
     if recipe.sources(name) and not pairs:
-        raise DataError(f"{recipe.name}: the {split} split is empty")
+        raise DataError(f"{recipe.name}: the {split} split is empty; check its sources, or leave it out of the recipe")
     return pairs
 
 
@@ -125,19 +175,7 @@ def _held_out(recipe: Recipe) -> dict[str, list[Pair]]:
     """
     assert recipe.holdout is not None
     wanted = recipe.holdout.validation + recipe.holdout.test
-    key = str(recipe.holdout.seed).encode()
-    heap: list[tuple[int, Pair]] = []  # the largest hash first (negated), twice as many as wanted: some share a sentence
-    pairs = (pair for source in recipe.train for pair in read_pairs(source, _languages(recipe)))
-    for raw in tqdm(pairs, desc="holdout", unit=" pairs", mininterval=1.0):
-        pair = normalize(raw[0]), normalize(raw[1])
-        if broken_rule(pair, recipe.cleaning):
-            continue
-        joined = f"{pair[0]}\t{pair[1]}".encode("utf-8", "surrogatepass")
-        rank = -int.from_bytes(hashlib.blake2b(joined, digest_size=8, key=key).digest(), "big")
-        if len(heap) < 4 * wanted:
-            heapq.heappush(heap, (rank, raw))
-        elif rank > heap[0][0]:
-            heapq.heapreplace(heap, (rank, raw))
+    heap = _smallest_hashes(recipe, 4 * wanted, str(recipe.holdout.seed).encode())  # more, as some share a sentence
     chosen: list[Pair] = []
     seen: set[bytes] = set()
     for _, pair in sorted(heap, reverse=True):
@@ -146,8 +184,34 @@ def _held_out(recipe: Recipe) -> dict[str, list[Pair]]:
             seen |= keys
             chosen.append(pair)
     if len(chosen) < wanted:
-        raise DataError(f"{recipe.name}: {wanted} pairs are to be held out but only {len(chosen)} distinct ones exist")
+        raise DataError(
+            f"{recipe.name}: {wanted} pairs are to be held out, but only {len(chosen)} that share no sentence were found "
+            "(make `holdout` smaller)"
+        )
     return {"validation": chosen[: recipe.holdout.validation], "test": chosen[recipe.holdout.validation : wanted]}
+
+
+def _smallest_hashes(recipe: Recipe, count: int, key: bytes) -> list[tuple[int, Pair]]:
+    """(negated hash, pair as stored) of the `count` distinct training pairs of smallest hash, as a heap."""
+    heap: list[tuple[int, Pair]] = []
+    ranks: set[int] = set()
+    pairs = (pair for source in recipe.train for pair in read_pairs(source, _languages(recipe)))
+    bar = progress("hold out", "pairs")
+    for raw in pairs:
+        bar.update()
+        pair = normalize(raw[0]), normalize(raw[1])
+        if broken_rule(pair, recipe.cleaning):
+            continue
+        joined = f"{pair[0]}\t{pair[1]}".encode("utf-8", "surrogatepass")
+        rank = -int.from_bytes(hashlib.blake2b(joined, digest_size=8, key=key).digest(), "big")
+        if rank in ranks or (len(heap) == count and rank < heap[0][0]):
+            continue
+        ranks.add(rank)
+        if len(heap) < count:
+            heapq.heappush(heap, (rank, raw))
+        else:
+            ranks.remove(heapq.heapreplace(heap, (rank, raw))[0])
+    return heap
 
 
 def _clean_training(recipe: Recipe, cleaner: Cleaner, path: Path) -> list[int]:
@@ -155,15 +219,17 @@ def _clean_training(recipe: Recipe, cleaner: Cleaner, path: Path) -> list[int]:
     kept = []
     with path.open("w", encoding="utf-8", newline="\n") as stream:
         for source in recipe.train:
-            count = 0
+            count, before = 0, cleaner.report.read
             pairs = read_pairs(source, _languages(recipe))
-            with tqdm(desc=f"clean {source.label}"[:40], unit=" pairs", mininterval=1.0) as bar:
+            with progress(f"clean {source.label}"[:40], "pairs") as bar:
                 while batch := list(itertools.islice(pairs, _BATCH)):
                     clean = cleaner.clean([(normalize(left), normalize(right)) for left, right in batch])
                     stream.writelines(f"{left}\t{right}\n" for left, right in clean)
                     count += len(clean)
                     bar.update(len(batch))
             kept.append(count)
+            if cleaner.report.read == before:
+                raise DataError(f"{source.label}: holds no pair; check the file, or leave it out of the recipe")
     if not sum(kept):
         report = cleaner.report
         raise DataError(f"{recipe.name}: no training pair is left of {report.read} read ({_why(report)})")
@@ -178,7 +244,7 @@ def _train_tokenizers(recipe: Recipe, clean: Path, count: int, folder: Path) -> 
     config = recipe.tokenizer
     sides = 2 if config.joint else 1
     every = max(1, -(-count * sides // config.sample))
-    with tqdm(total=1 if config.joint else 2, desc="subwords", unit=" model") as bar:
+    with progress("learn subwords", "models", 1 if config.joint else 2) as bar:
         if config.joint:
             both = (side for pair in itertools.islice(_clean_pairs(clean), 0, None, every) for side in pair)
             tokenizer = Tokenizer.train(both, config)
@@ -215,7 +281,7 @@ def _encode(
     pairs = _clean_pairs(clean)
     with contextlib.ExitStack() as stack:
         writers = [stack.enter_context(ColumnWriter(folder, f"train.{side}")) for side in ("source", "target")]
-        bar = stack.enter_context(tqdm(total=sum(kept), desc="encode", unit=" pairs", mininterval=1.0))
+        bar = stack.enter_context(progress("encode", "pairs", sum(kept)))
         for count in kept:
             total = 0
             part = itertools.islice(pairs, count)
@@ -277,15 +343,3 @@ def render_report(manifest: dict[str, Any]) -> str:
             lines += ["", f"## Dropped by `{rule}`, samples", ""]
             lines += [f"- {source!r} / {target!r}" for source, target in samples]
     return "\n".join(lines) + "\n"
-
-
-def resolve_recipe(name: str, shipped: Path) -> Path:
-    """The file of a recipe given as a path or as the name of a shipped one; `NMTError` lists those otherwise."""
-    path = Path(name)
-    if path.suffix in (".yaml", ".yml") or path.exists() or os.sep in name:
-        return path
-    candidate = shipped / f"{name}.yaml"
-    if not candidate.is_file():
-        known = ", ".join(sorted(file.stem for file in shipped.glob("*.yaml"))) or "none"
-        raise NMTError(f"no recipe {name!r}: give a file, or one of {known}")
-    return candidate

@@ -34,7 +34,9 @@ class Source(Section):
     generate: Literal["numbers"] | None = Field(None, description="the built-in corpus of numbers, dates and prices")
 
     config: str | None = Field(None, description="configuration of a hub data set, for example `de-en`")
-    revision: str | None = Field(None, description="branch or commit of a hub data set, for example refs/convert/parquet")
+    revision: str | None = Field(
+        None, description="branch or commit of a hub data set, for example refs/convert/parquet"
+    )
     data_files: str | None = Field(None, description="glob inside a hub data set, where it has no configuration")
     split: str = Field("train", description="split of the data set, or a slice of it such as `train[:1%]`")
     columns: Columns | None = Field(None, description="the two columns; without it a `translation` column is expected")
@@ -57,10 +59,15 @@ class Source(Section):
             "config": {"hub", "folder"},
             "revision": {"hub"},
             "data_files": {"hub"},
+            "split": {"hub", "folder"},
+            "columns": {"hub", "folder", "parquet", "jsonl", "tsv"},
             "header": {"tsv"},
+            "seed": {"generate"},
         }.items():
-            if getattr(self, key) and self.kind not in kinds_with_key:
+            if getattr(self, key) != type(self).model_fields[key].default and self.kind not in kinds_with_key:
                 raise ValueError(f"`{key}` has no meaning for {self.kind}")
+        if self.config and self.data_files:
+            raise ValueError("give `config` or `data_files`, not both: a configuration names its files itself")
         return self
 
     @property
@@ -81,7 +88,7 @@ class Cleaning(Section):
     """Rules a training pair must pass. Validation and test pairs are only normalised, never dropped but when empty."""
 
     max_characters: int = Field(1000, ge=1, description="of either side")
-    max_tokens: int = Field(100, ge=1, description="subwords of either side")
+    max_tokens: int = Field(100, ge=1, le=65_535, description="subwords of either side")
     max_ratio: float = Field(3.0, ge=1.0, description="of the two lengths in characters, beyond ratio_slack")
     ratio_slack: int = Field(15, ge=0, description="characters of difference that are always allowed")
     drop_copies: bool = Field(True, description="pairs whose two sides are the same and hold more than one word")
@@ -95,6 +102,12 @@ class Holdout(Section):
     validation: int = Field(0, ge=0)
     test: int = Field(0, ge=0)
     seed: int = 1
+
+    @model_validator(mode="after")
+    def _some(self) -> Holdout:
+        if not self.validation and not self.test:
+            raise ValueError("give the number of pairs of `validation`, `test` or both")
+        return self
 
 
 class Recipe(Section):
@@ -120,6 +133,8 @@ class Recipe(Section):
         for split in ("validation", "test"):
             if self.holdout and getattr(self.holdout, split) and getattr(self, split):
                 raise ValueError(f"{split} is given both as a source and as a holdout: keep one")
+        if self.holdout and not self.cleaning.drop_evaluation:
+            raise ValueError("a holdout needs cleaning.drop_evaluation, which takes its pairs out of training")
         return self
 
     def sources(self, split: Split) -> tuple[Source, ...]:

@@ -1,11 +1,11 @@
 """A prepared corpus on disk: token ids as flat arrays that are memory-mapped, evaluation text, and a manifest.
 
-    manifest.json             recipe, content hash, counts, cleaning report, length quantiles, versions
-    report.md                 the cleaning report for people
-    tokenizer.model           SentencePiece, joint; or source.model and target.model
-    train.source.ids          uint16, all sentences end to end, no special ids;  train.target.ids likewise
-    train.source.lengths.npy  uint16, one a sentence;  train.target.lengths.npy likewise
-    validation.jsonl          {"source", "target"}, text as published;  test.jsonl likewise
+manifest.json             recipe, content hash, counts, cleaning report, length quantiles, versions
+report.md                 the cleaning report for people
+tokenizer.model           SentencePiece, joint; or source.model and target.model
+train.source.ids          uint16, all sentences end to end, no special ids;  train.target.ids likewise
+train.source.lengths.npy  uint16, one a sentence;  train.target.lengths.npy likewise
+validation.jsonl          {"source", "target"}, text as published;  test.jsonl likewise
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nmt.errors import DataError
+from nmt.errors import BundleError, DataError
 from nmt.text.tokenizer import Tokenizer
 
 FORMAT = 1
@@ -34,11 +34,13 @@ class TokenColumn:
         try:
             self.lengths: NDArray[np.uint16] = np.load(lengths, mmap_mode="r", allow_pickle=False)
             self._ids = np.memmap(ids, dtype=np.uint16, mode="r") if ids.stat().st_size else np.zeros(0, np.uint16)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, EOFError) as error:
             raise DataError(f"{ids.parent}: {error} (run `nmt prepare` again)") from None
+        if self.lengths.ndim != 1 or self.lengths.dtype != np.uint16:
+            raise DataError(f"{lengths}: damaged (run `nmt prepare` again)")
         self._ends = np.cumsum(self.lengths, dtype=np.int64)
         if (int(self._ends[-1]) if len(self._ends) else 0) != len(self._ids):
-            raise DataError(f"{ids}: size does not match {lengths.name} (run `nmt prepare --force` again)")
+            raise DataError(f"{ids}: size does not match {lengths.name} (run `nmt prepare` again)")
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -87,13 +89,22 @@ class PreparedCorpus:
         try:
             manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
         except FileNotFoundError:
-            raise DataError(f"{path}: not a prepared corpus (make it with `nmt prepare RECIPE --output {path}`)") from None
+            raise DataError(
+                f"{path}: not a prepared corpus (make it with `nmt prepare RECIPE --output {path}`)"
+            ) from None
+        except OSError as error:
+            raise DataError(f"{path / MANIFEST}: {(error.strerror or str(error)).lower()}") from None
         except ValueError:
-            raise DataError(f"{path / MANIFEST}: damaged (run `nmt prepare --force` again)") from None
-        if manifest.get("format") != FORMAT:
-            raise DataError(f"{path}: format {manifest.get('format')}, this version reads {FORMAT}: prepare it again")
+            manifest = None
+        if not _is_manifest(manifest):
+            raise DataError(f"{path / MANIFEST}: damaged (run `nmt prepare` again)")
+        if manifest["format"] != FORMAT:
+            raise DataError(f"{path}: format {manifest['format']}, this version reads {FORMAT}: prepare it again")
         names = ("tokenizer", "tokenizer") if manifest["recipe"]["tokenizer"]["joint"] else ("source", "target")
-        source, target = (Tokenizer.load(path / f"{name}.model") for name in names)
+        try:
+            source, target = (Tokenizer.load(path / f"{name}.model") for name in names)
+        except BundleError as error:
+            raise DataError(f"{error} (run `nmt prepare` again)") from None
         return cls(path, manifest, source, target)
 
     @property
@@ -126,9 +137,17 @@ class PreparedCorpus:
         if split not in ("validation", "test") or not path.is_file():
             has = [name for name in ("validation", "test") if (self.path / f"{name}.jsonl").is_file()]
             raise DataError(f"{self.path}: no text of split {split!r} (has {', '.join(has) or 'none'})")
-        with path.open(encoding="utf-8", newline="\n") as lines:
-            rows = [json.loads(line) for line in lines]
-        return [(row["source"], row["target"]) for row in rows]
+        try:
+            with path.open(encoding="utf-8", newline="\n") as lines:
+                rows = [json.loads(line) for line in lines]
+            return [(row["source"], row["target"]) for row in rows]
+        except (ValueError, KeyError, TypeError):
+            raise DataError(f"{path}: damaged (run `nmt prepare` again)") from None
+
+
+def _is_manifest(value: Any) -> bool:
+    keys = {"format", "content_hash", "recipe", "sources", "splits"}
+    return isinstance(value, dict) and keys <= value.keys() and "tokenizer" in value["recipe"]
 
 
 def write_pairs(path: Path, pairs: list[tuple[str, str]]) -> None:

@@ -1,10 +1,10 @@
 """The model bundle: one folder that holds all that translating needs, checked when it is opened.
 
-    config.yaml          format, name, languages, model shape, decode defaults, sha256 of the other files
-    model.safetensors    weights, once: fp32, fp16 or int8 with scales
-    tokenizer.model      SentencePiece, joint; or source.model and target.model
-    metrics.json         scores with signatures, data manifest, versions, command
-    README.md            the model card
+config.yaml          format, name, languages, model shape, decode defaults, sha256 of the other files
+model.safetensors    weights, once: fp32, fp16 or int8 with scales
+tokenizer.model      SentencePiece, joint; or source.model and target.model
+metrics.json         scores with signatures, data manifest, versions, command
+README.md            the model card
 """
 
 from __future__ import annotations
@@ -99,6 +99,8 @@ class Bundle:
             metrics = {}
         except ValueError:
             raise BundleError(f"{path / METRICS}: not valid JSON") from None
+        if not isinstance(metrics, dict):
+            raise BundleError(f"{path / METRICS}: expected a JSON object, found {type(metrics).__name__}")
         return cls(path, config, source, target, metrics)
 
     @property
@@ -142,4 +144,6 @@ def _verify(path: Path, digest: str) -> None:
     if not path.is_file():
         raise BundleError(f"{path}: missing from the bundle")
     if sha256(path) != digest:
-        raise BundleError(f"{path}: damaged or cut short (its checksum is not the one in {CONFIG}); get the bundle again")
+        raise BundleError(
+            f"{path}: damaged or cut short (its checksum is not the one in {CONFIG}); get the bundle again"
+        )

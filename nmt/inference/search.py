@@ -49,6 +49,8 @@ def beam_search(
     sentence leaves the batch when K have ended or the limit is reached. Scores are log P / length ** length_penalty, the end
     mark counted. `cancelled` is asked before each step and ends the search by `Cancelled`.
     """
+    if not source:
+        return []
     device = model.output_bias.device
     lengths = torch.tensor([len(ids) for ids in source], device=device)
     padded = torch.full((len(source), int(lengths.max())), PAD, device=device)

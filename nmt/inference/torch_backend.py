@@ -36,20 +36,21 @@ def without_ties(model: Seq2Seq, tensors: dict[str, torch.Tensor]) -> dict[str, 
 
 def with_ties(model: Seq2Seq, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """The state dict with the names that `without_ties` left out."""
-    table = tensors.get("target_embedding.weight")
-    return tensors | ({name: table for name in _ties(model)} if table is not None else {})
+    table = tensors.get("output")
+    return tensors | (dict.fromkeys(_ties(model), table) if table is not None else {})
 
 
 def retie(model: Seq2Seq) -> None:
     """Make tied weights one parameter again after loading."""
     if model.config.tie_embeddings != "none":
-        model.output = model.target_embedding.weight
+        model.target_embedding.weight = model.output
     if model.config.tie_embeddings == "all":
         model.source_embedding = model.target_embedding
 
 
 def _ties(model: Seq2Seq) -> tuple[str, ...]:
-    names = {"none": (), "output": ("output",), "all": ("output", "source_embedding.weight")}
+    embeddings = ("target_embedding.weight", "source_embedding.weight")
+    names = {"none": (), "output": embeddings[:1], "all": embeddings}
     return names[model.config.tie_embeddings]
 
 

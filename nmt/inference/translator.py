@@ -20,6 +20,7 @@ from nmt.text.tokenizer import EOS, Tokenizer
 _BATCH_CELLS = 4096  # hypotheses x source tokens of a batch: large enough for the processor, small enough for memory
 _WINDOW = 2000  # texts that `translate_iter` sorts at a time
 _UNSPACED = {"zh", "ja", "th", "lo", "km", "my", "bo"}  # languages whose sentences are joined without a space
+_ONE_TEXT = "a list of texts was expected, found one text: put it into a list"
 
 
 @dataclass(frozen=True)
@@ -35,15 +36,20 @@ class _Part:
     """A segment of a text on its way through the model."""
 
     text: int
-    separator: str
     ids: list[int]
+    inside_word: bool = False
 
 
 class Translator:
     """Translates lists of texts; the result of one never depends on the others."""
 
     def __init__(
-        self, model: Seq2Seq, vocabularies: Vocabularies, info: ModelInfo, defaults: DecodeOptions, max_source_tokens: int
+        self,
+        model: Seq2Seq,
+        vocabularies: Vocabularies,
+        info: ModelInfo,
+        defaults: DecodeOptions,
+        max_source_tokens: int,
     ) -> None:
         """`max_source_tokens` is the longest source the model was trained for; longer text is split."""
         self.model, self.vocabularies = model.eval(), vocabularies
@@ -64,7 +70,9 @@ class Translator:
         try:
             text.encode("utf-8")
         except UnicodeEncodeError as error:
-            raise InputError(f"the text holds a lone surrogate at character {error.start + 1}: not valid Unicode") from None
+            raise InputError(
+                f"the text holds a lone surrogate at character {error.start + 1}: not valid Unicode"
+            ) from None
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Source subwords of each text."""
@@ -82,6 +90,8 @@ class Translator:
         so between two steps.
         """
         options = options or self.defaults
+        if isinstance(texts, str):  # a sequence of texts too, but not the one that was meant
+            raise InputError(_ONE_TEXT)
         if options.n_best > options.beam_size:
             raise InputError(f"n_best {options.n_best} is more than beam_size {options.beam_size}: raise beam_size")
         for text in texts:
@@ -95,6 +105,8 @@ class Translator:
 
     def translate_iter(self, texts: Iterable[str], options: DecodeOptions | None = None) -> Iterator[Translation]:
         """As `translate` for any number of texts, in constant memory; results come in order, a window at a time."""
+        if isinstance(texts, str):
+            raise InputError(_ONE_TEXT)
         iterator = iter(texts)
         while window := list(itertools.islice(iterator, _WINDOW)):
             yield from self.translate(window, options)
@@ -105,14 +117,14 @@ class Translator:
         parts = []
         for index, (text, ids) in enumerate(zip(clean, tokenizer.encode(clean), strict=True)):
             if len(ids) <= self.max_source_tokens:
-                parts += [_Part(index, " ", [*ids, EOS])] if ids else []
+                parts += [_Part(index, [*ids, EOS])] if ids else []
                 continue
             segments = split_long(text, lambda part: len(tokenizer.encode([part])[0]), self.max_source_tokens)
             parts += [self._part(index, segment) for segment in segments]
         return parts
 
     def _part(self, index: int, segment: Segment) -> _Part:
-        return _Part(index, segment.separator, [*self.vocabularies.source.encode([segment.text])[0], EOS])
+        return _Part(index, [*self.vocabularies.source.encode([segment.text])[0], EOS], segment.inside_word)
 
     def _search(
         self, parts: list[_Part], options: DecodeOptions, cancelled: Callable[[], bool] | None
@@ -149,11 +161,14 @@ class Translator:
         )
 
     def _text(self, chosen: list[tuple[_Part, Candidate]]) -> str:
-        joiner = "" if self.info.target_language.partition("-")[0] in _UNSPACED else " "
-        pieces: list[str] = []
+        """The parts' translations joined as the target language does; the parts of a divided word without a space."""
+        source_spaced, target_spaced = (
+            language.partition("-")[0] not in _UNSPACED
+            for language in (self.info.source_language, self.info.target_language)
+        )
+        text = ""
         for part, candidate in chosen:
             piece = self.vocabularies.target.decode(candidate.ids).strip()
-            if pieces and piece:
-                pieces.append(joiner if part.separator else "")
-            pieces.append(piece)
-        return "".join(pieces)
+            word_goes_on = part.inside_word and source_spaced  # elsewhere every cut is between words, as far as we know
+            text += " " + piece if text and piece and target_spaced and not word_goes_on else piece
+        return text

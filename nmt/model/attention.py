@@ -38,4 +38,4 @@ class Attention(nn.Module):
         return torch.softmax(scores.masked_fill(~mask[:, None, None, :], float("-inf")), dim=-1).mean(dim=1)
 
     def _split(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, A, steps, H / A)
+        return x.view(*x.shape[:-1], self.heads, -1).transpose(1, 2)  # (B, A, steps, H / A)

@@ -59,7 +59,7 @@ class Bridge(nn.Module):
         mean = (memory * weights[:, :, None]).sum(1) / weights.sum(1, keepdim=True)  # (B, H)
         flat = torch.tanh(self.linear(mean))
         sizes = [w for n, w in zip(self.parts, self.widths, strict=True) for _ in range(n)]
-        pieces = iter(flat.split(sizes, dim=-1))
+        pieces = iter(torch.split(flat, sizes, dim=-1))
         return DecoderState(tuple(tuple(next(pieces) for _ in range(n)) for n in self.parts))
 
 
@@ -75,9 +75,7 @@ class Decoder(nn.Module):
         self.layers = nn.ModuleList(
             RecurrentLayer(cell, size, width) for cell, size, width in zip(stack.cells, inputs, widths, strict=True)
         )
-        self.norms = nn.ModuleList(
-            nn.LayerNorm(width) if stack.layer_norm else nn.Identity() for width in widths[:-1]
-        )
+        self.norms = nn.ModuleList(nn.LayerNorm(width) if stack.layer_norm else nn.Identity() for width in widths[:-1])
         self.shortcuts = nn.ModuleList(
             nn.Identity() if below == above else nn.Linear(below, above, bias=False)
             for below, above in zip(widths[:-1] if stack.residual else (), widths[1:], strict=False)

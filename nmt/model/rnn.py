@@ -8,6 +8,7 @@ own length. Both are exact, and keep the fused padded kernels.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -17,7 +18,7 @@ from nmt.model.config import Cell, StackConfig
 
 State = tuple[Tensor, ...]  # (h, c) of an LSTM, (h,) of the other cells; each (B, H)
 
-_KERNELS: dict[Cell, type[nn.RNNBase]] = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
+_KERNELS: dict[Cell, Callable[..., nn.RNNBase]] = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
 
 
 class SharedDropout(nn.Module):
@@ -77,7 +78,7 @@ def initialise(kernel: nn.RNNBase) -> None:
                 block = value[gate * units : (gate + 1) * units]
                 nn.init.orthogonal_(block) if name.startswith("weight_hh") else nn.init.xavier_uniform_(block)
         if kernel.mode == "LSTM":  # gates lie in the order input, forget, cell, output (Jozefowicz et al. 2015)
-            kernel.bias_ih_l0[units : 2 * units].fill_(1.0)
+            kernel.get_parameter("bias_ih_l0")[units : 2 * units].fill_(1.0)
 
 
 def reversal(lengths: Tensor, steps: int) -> Tensor:

@@ -28,7 +28,9 @@ class Seq2Seq(nn.Module):
         width = config.embedding
         self.target_embedding = nn.Embedding(target_vocabulary, width, padding_idx=PAD)
         tied = config.tie_embeddings == "all"
-        self.source_embedding = self.target_embedding if tied else nn.Embedding(source_vocabulary, width, padding_idx=PAD)
+        self.source_embedding = (
+            self.target_embedding if tied else nn.Embedding(source_vocabulary, width, padding_idx=PAD)
+        )
         for embedding in (self.target_embedding, self.source_embedding):
             nn.init.normal_(embedding.weight, std=width**-0.5)  # logits begin near zero, the loss near log V
         self.output = (

@@ -17,7 +17,8 @@ def normalize(text: str) -> str:
     composed = unicodedata.normalize("NFC", text)
     spaced = _SPACES.sub(" ", composed)
     if not spaced.isprintable():
-        spaced = _SPACES.sub(" ", "".join(c for c in spaced if c == " " or c in _KEPT_FORMAT or not _invisible(c)))
+        visible = "".join(c for c in spaced if c == " " or c in _KEPT_FORMAT or not _invisible(c))
+        spaced = _SPACES.sub(" ", unicodedata.normalize("NFC", visible))  # what stood apart may compose now
     return spaced.strip()
 
 

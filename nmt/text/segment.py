@@ -6,17 +6,19 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-_SENTENCE_END = re.compile(r"(?<=[.!?…。！？])[\"'”’»)\]]*\s+|(?<=[。！？])")
-_CLAUSE_END = re.compile(r"(?<=[,;:–—])\s+|(?<=[、，；：])|\s+(?=[-–—(])")
+# Where no space follows, a straight quote may open what comes next, and stays with it.
+_SENTENCE_END = re.compile(r"(?<=[.!?…。！？])[\"'”’»)\]」』）】》]*\s+|(?<=[。！？])(?![。！？])[”’»)\]」』）】》]*")
+_CLAUSE_END = re.compile(r"(?<=[,;:–—])\s+|(?<=[、，；：])\s*|\s+(?=[-–—(])")
 _WORD_END = re.compile(r"\s+")
 
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A part of a text, and what stood before it: a space, or nothing where a word itself had to be divided."""
+    """A part of a text, what stood before it (a space or nothing), and whether the cut before it is inside a word."""
 
     text: str
     separator: str = " "
+    inside_word: bool = False
 
 
 def split_long(text: str, length: Callable[[str], int], limit: int) -> list[Segment]:
@@ -59,14 +61,15 @@ def _pack(
         return _pack_characters(segment, length, limit)
     packed: list[Segment] = []
     for number, part in enumerate(_cut(segment.text, boundaries[0])):
-        separator = part.separator if number else segment.separator
+        opening = part if number else segment
+        whole = Segment(part.text, opening.separator, opening.inside_word)
         joined = packed[-1].text + part.separator + part.text if packed and number else ""
         if joined and length(joined) <= limit:
-            packed[-1] = Segment(joined, packed[-1].separator)
+            packed[-1] = Segment(joined, packed[-1].separator, packed[-1].inside_word)
         elif length(part.text) <= limit:
-            packed.append(Segment(part.text, separator))
+            packed.append(whole)
         else:
-            packed += _pack(Segment(part.text, separator), boundaries[1:], length, limit)
+            packed += _pack(whole, boundaries[1:], length, limit)
     return packed
 
 
@@ -76,5 +79,5 @@ def _pack_characters(segment: Segment, length: Callable[[str], int], limit: int)
     if length(text) <= limit or len(text) == 1:
         return [segment]
     middle = len(text) // 2
-    halves = Segment(text[:middle], segment.separator), Segment(text[middle:], "")
+    halves = Segment(text[:middle], segment.separator, segment.inside_word), Segment(text[middle:], "", True)
     return [part for half in halves for part in _pack_characters(half, length, limit)]

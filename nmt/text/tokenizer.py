@@ -21,7 +21,9 @@ class TokenizerConfig(Section):
 
     type: Literal["bpe", "unigram"] = "bpe"
     vocab_size: int = Field(8000, ge=32, le=65_535, description="pieces, the four special ids among them")
-    joint: bool = Field(True, description="one vocabulary for both languages, so that embeddings can be tied three ways")
+    joint: bool = Field(
+        True, description="one vocabulary for both languages, so that embeddings can be tied three ways"
+    )
     character_coverage: float = Field(1.0, gt=0.9, le=1.0, description="share of characters that get a piece")
     split_digits: bool = Field(True, description="a piece for each digit, so that numbers are copied, not memorised")
     sample: int = Field(1_000_000, ge=100, description="sentences it is trained on at most, drawn evenly")
@@ -49,6 +51,8 @@ class Tokenizer:
             return cls(path.read_bytes())
         except FileNotFoundError:
             raise BundleError(f"{path}: the tokenizer is missing") from None
+        except OSError as error:
+            raise BundleError(f"{path}: the tokenizer cannot be read ({error.strerror})") from None
         except BundleError as error:
             raise BundleError(f"{path}: {error}") from None
 

@@ -33,8 +33,11 @@ class Batch:
         """The same batch on `device`."""
         if device.type == "cpu":
             return self
-        moved = (t.pin_memory().to(device, non_blocking=True) for t in (self.source, self.source_lengths, self.target, self.labels))
-        return Batch(*moved, self.tokens, self.total)
+        source, lengths, target, labels = (
+            tensor.pin_memory().to(device, non_blocking=True)
+            for tensor in (self.source, self.source_lengths, self.target, self.labels)
+        )
+        return Batch(source, lengths, target, labels, self.tokens, self.total)
 
 
 class TrainingBatches:
@@ -77,6 +80,8 @@ def _weighted(weights: list[tuple[int, float]], rng: np.random.Generator) -> Ind
         if extra := round(count * (weight - int(weight))):
             chosen.append(rng.choice(pairs, size=extra, replace=False))
         start += count
+    if not chosen:
+        raise DataError("the weights of the recipe's sources leave not one pair for an epoch: raise a weight")
     return np.concatenate(chosen)
 
 
@@ -127,5 +132,3 @@ def ordered_batches(source: list[list[int]], target: list[list[int]], batch_toke
     everything = np.arange(len(source), dtype=np.int64)
     for rows in _group(everything, lengths[0], lengths[1], batch_tokens, np.random.default_rng(0)):
         yield collate([np.array(source[i], np.uint16) for i in rows], [np.array(target[i], np.uint16) for i in rows])
-
-

@@ -1,8 +1,8 @@
 """Checkpoints: tensors as safetensors, the rest as JSON, written whole or not at all, never pickled.
 
-    RUN/checkpoints/00001000/state.json            step, epoch, position, best, history
-                             tensors.safetensors    model.*, ema.*, optimizer.<parameter>.<moment>, rng.*
-    RUN/checkpoints/best                            the name of the best one
+RUN/checkpoints/00001000/state.json            step, epoch, position, best, history
+                         tensors.safetensors    model.*, ema.*, optimizer.<parameter>.<moment>, rng.*
+RUN/checkpoints/best                            the name of the best one
 """
 
 from __future__ import annotations
@@ -72,10 +72,15 @@ class Checkpoints:
             ) from None
 
     def mark_best(self, step: int) -> None:
-        """Name `step`, already saved, the best."""
+        """Name `step`, already saved, the best; a full disk is a `TrainingError`."""
         partial = self.folder / ".best"
-        partial.write_text(f"{step}\n")
-        os.replace(partial, self.folder / "best")
+        try:
+            partial.write_text(f"{step}\n")
+            os.replace(partial, self.folder / "best")
+        except OSError as error:
+            raise TrainingError(
+                f"{self.folder / 'best'}: could not be written ({error.strerror or error}); the checkpoints are intact"
+            ) from None
 
     def prune(self) -> None:
         """Remove all but the latest `keep` and the best."""
@@ -88,9 +93,13 @@ class Checkpoints:
         path = self.path(step)
         try:
             state = json.loads((path / "state.json").read_text(encoding="utf-8"))
+            if not isinstance(state, dict):
+                raise ValueError("state.json does not hold an object")
             return load_file(path / "tensors.safetensors", device=str(device)), state
         except FileNotFoundError as error:
-            raise CheckpointError(f"{error.filename or path}: missing; is {self.folder.parent} a training run?") from None
+            raise CheckpointError(
+                f"{error.filename or path}: missing; is {self.folder.parent} a training run?"
+            ) from None
         except (SafetensorError, ValueError, OSError) as error:
             raise CheckpointError(
                 f"{path}: damaged ({error}); remove this folder and run again to go on from the one before"

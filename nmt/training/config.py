@@ -24,7 +24,9 @@ class OptimizerConfig(Section):
     weight_decay: float = Field(0.0, ge=0, lt=1)
     clip_norm: float = Field(1.0, gt=0, description="largest global norm of the gradient")
     label_smoothing: float = Field(0.1, ge=0, lt=1)
-    ema_decay: float = Field(0.999, ge=0, lt=1, description="of the averaged weights that are validated and bundled; 0 = off")
+    ema_decay: float = Field(
+        0.999, ge=0, lt=1, description="of the averaged weights that are validated and bundled; 0 = off"
+    )
 
 
 class TrainConfig(Section):
@@ -33,7 +35,9 @@ class TrainConfig(Section):
     max_steps: int = Field(10_000, ge=1, description="optimiser updates")
     batch_tokens: int = Field(8192, ge=16, description="source and target subwords of a batch, padding included")
     accumulate: int = Field(1, ge=1, description="batches whose gradients are summed for one update")
-    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 where the processor computes in it")
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="auto: bf16 where the processor computes in it"
+    )
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int | None = Field(None, ge=1, description="CPU threads; all cores by default")
     log_every: int = Field(50, ge=1, description="steps between lines of the log")
@@ -45,10 +49,16 @@ class ValidationConfig(Section):
     """How a run is judged while it goes on."""
 
     every: int = Field(500, ge=1, description="steps between validations")
-    sentences: int | None = Field(None, ge=1, description="of the validation split that are translated for BLEU; all by default")
+    sentences: int | None = Field(
+        None, ge=1, description="of the validation split that are translated for BLEU; all by default"
+    )
     beam_size: int = Field(1, ge=1, le=64)
-    metric: Literal["bleu", "loss"] = Field("bleu", description="decides which checkpoint is the best, and when to stop")
-    patience: int | None = Field(None, ge=1, description="validations without a new best before training stops; never by default")
+    metric: Literal["bleu", "loss"] = Field(
+        "bleu", description="decides which checkpoint is the best, and when to stop"
+    )
+    patience: int | None = Field(
+        None, ge=1, description="validations without a new best before training stops; never by default"
+    )
 
 
 class RunConfig(Section):

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
+from nmt.progress import progress
+
+from nmt.errors import TrainingError
 
 
 class Journal:
@@ -17,7 +22,8 @@ class Journal:
         """`step` is the last update already done."""
         self._path = run / "log.jsonl"
         if self._path.exists():
-            kept = [line for line in self._path.read_text(encoding="utf-8").splitlines() if _step(line) <= step]
+            lines = self._path.read_text(encoding="utf-8").split("\n")  # samples may hold what else `splitlines` cuts at
+            kept = [line for line in lines if _step(line) <= step]
             partial = self._path.with_name(".log.jsonl")
             partial.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
             os.replace(partial, self._path)
@@ -25,30 +31,49 @@ class Journal:
         try:
             from torch.utils.tensorboard import SummaryWriter
 
-            self._board: Any = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1)  # type: ignore[no-untyped-call]
+            self._board: Any = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1)
         except ImportError:
             self._board = None
-        self.bar = tqdm(total=max_steps, initial=step, unit=" steps", desc="train", smoothing=0.05, mininterval=1.0)
+        self.bar = progress("train", "steps", max_steps, step)
+        self._begun, self._started = step, time.perf_counter()
 
     def write(self, step: int, kind: str, values: dict[str, Any]) -> None:
-        """Record `values` of `kind` (train or validation) after update `step`."""
-        self._log.write(json.dumps({"step": step, "kind": kind} | values, ensure_ascii=False) + "\n")
-        self._log.flush()
-        if self._board is not None:
-            for name, value in values.items():
-                if isinstance(value, int | float):
-                    self._board.add_scalar(f"{kind}/{name}", value, step)
+        """Record `values` of `kind` (train or validation) after update `step`; a full disk is a `TrainingError`."""
+        try:
+            self._log.write(json.dumps({"step": step, "kind": kind} | values, ensure_ascii=False) + "\n")
+            self._log.flush()
+            if self._board is not None:
+                for name, value in values.items():
+                    if isinstance(value, int | float):
+                        self._board.add_scalar(f"{kind}/{name}", value, step)
+        except OSError as error:
+            raise TrainingError(
+                f"{self._path}: could not be written ({error.strerror or error}); the checkpoints are intact: free some space "
+                "and run the same command again"
+            ) from None
+
+    def advance(self, step: int, message: str) -> None:
+        """Move the progress line to `step`; without a terminal, print a line with the time left instead."""
+        if not self.bar.disable:
+            self.bar.set_postfix_str(message)
+            self.bar.update(step - self.bar.n)
+            return
+        total = self.bar.total or step
+        left = (time.perf_counter() - self._started) / max(1, step - self._begun) * (total - step)
+        self.say(f"step {step}/{total}: {message}, {left / 60:.0f} min left")
 
     def say(self, message: str) -> None:
         """Print a line above the progress line."""
-        self.bar.write(message)
+        self.bar.write(message, file=sys.stderr)
 
     def close(self) -> None:
-        """Flush and close everything."""
-        self._log.close()
+        """Close everything; what could not be written by now has been reported by `write`."""
         self.bar.close()
-        if self._board is not None:
-            self._board.close()
+        with contextlib.suppress(OSError):
+            self._log.close()
+        with contextlib.suppress(OSError):
+            if self._board is not None:
+                self._board.close()
 
 
 def _step(line: str) -> float:

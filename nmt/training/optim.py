@@ -6,7 +6,7 @@ import copy
 import math
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from nmt.model.seq2seq import Seq2Seq
 from nmt.training.config import OptimizerConfig
@@ -40,10 +40,11 @@ class MovingAverage:
         """With `decay` 0 the average is the live model itself."""
         self.decay = decay
         self.model = copy.deepcopy(model).requires_grad_(False) if decay else model
-        self._pairs = list(self.model.parameters()), list(model.parameters())
+        self._average: list[Tensor] = list(self.model.parameters())
+        self._live = model
 
     def update(self, step: int) -> None:
         """Take in the weights after update `step` (from 1)."""
         if self.decay:
             decay = min(self.decay, step / (step + 10.0))
-            torch._foreach_lerp_(self._pairs[0], [p.detach() for p in self._pairs[1]], 1.0 - decay)
+            torch._foreach_lerp_(self._average, [p.detach() for p in self._live.parameters()], 1.0 - decay)

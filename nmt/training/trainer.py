@@ -62,8 +62,11 @@ class _Meter:
 class Trainer:
     """One training run."""
 
-    def __init__(self, config: RunConfig) -> None:
-        """Open the corpus, build the model, and go back to the last checkpoint where the run folder holds one."""
+    def __init__(self, config: RunConfig, resume: bool = True) -> None:
+        """Open the corpus, build the model, and go back to the last checkpoint where the run folder holds one.
+
+        Without `resume` the run folder is neither read nor made: for a trial.
+        """
         self.config = config
         self.corpus = PreparedCorpus.open(config.corpus)
         self.device, self.precision = resolve_device(config.train)
@@ -81,7 +84,8 @@ class Trainer:
         self.checkpoints = Checkpoints(config.run, config.train.keep)
         self.progress = Progress()
         self._stop = False
-        self._resume()
+        if resume:
+            self._resume()
 
     # --- the loop ---------------------------------------------------------------------------------------------------
 
@@ -109,7 +113,9 @@ class Trainer:
                     if self._stop:
                         raise Interrupted(f"stopped at step {step}, saved; the same command goes on from there")
             if self._exhausted():
-                journal.say(f"no better for {self.config.validation.patience} validations: stopped at step {progress.step}")
+                journal.say(
+                    f"no better for {self.config.validation.patience} validations: stopped at step {progress.step}"
+                )
                 self._save()
         finally:
             journal.close()
@@ -121,11 +127,7 @@ class Trainer:
         batches = [self._next_batch() for _ in range(self.config.train.accumulate)]
         tokens = sum(batch.tokens for batch in batches)
         for batch in batches:
-            with self._autocast():
-                vectors = self.model(batch.source, batch.source_lengths, batch.target)  # (B, T, E)
-                real = batch.labels != PAD
-                logits = self.model.logits(vectors[real])  # (N, V)
-            loss, nll = smoothed_cross_entropy(logits, batch.labels[real], optimizer.label_smoothing)
+            loss, nll = self._loss(batch)
             (loss / tokens).backward()  # type: ignore[no-untyped-call]
             meter.loss += float(loss.detach())
             meter.nll += float(nll)
@@ -144,6 +146,21 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         self.average.update(progress.step)
         meter.norm = norm
+
+    def _loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Sums over the batch of the smoothed loss and of the negative log likelihood."""
+        with self._autocast():
+            vectors = self.model(batch.source, batch.source_lengths, batch.target)  # (B, T, E)
+            real = batch.labels != PAD
+            logits = self.model.logits(vectors[real])  # (N, V)
+        return smoothed_cross_entropy(logits, batch.labels[real], self.config.optimizer.label_smoothing)
+
+    def try_batch(self, batch: Batch) -> int:
+        """Take a batch forward and backward without updating anything; return its number of tokens."""
+        loss, _ = self._loss(batch.to(self.device))
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.zero_grad(set_to_none=True)
+        return batch.total
 
     def _next_batch(self) -> Batch:
         progress = self.progress
@@ -173,8 +190,7 @@ class Trainer:
             "tokens_per_second": round(rate, 1),
         }
         journal.write(progress.step, "train", values)
-        journal.bar.set_postfix_str(f"loss {values['loss']:.3f}, {rate:,.0f} tok/s, epoch {values['epoch']:.2f}")
-        journal.bar.update(progress.step - journal.bar.n)
+        journal.advance(progress.step, f"loss {values['loss']:.3f}, {rate:,.0f} tokens/s, epoch {values['epoch']:.2f}")
 
     def _validate(self, journal: Journal) -> None:
         progress = self.progress
@@ -200,7 +216,9 @@ class Trainer:
         tensors["rng.cpu"] = torch.get_rng_state()
         if self.device.type == "cuda":
             tensors["rng.cuda"] = torch.cuda.get_rng_state()
-        self.checkpoints.save(self.progress.step, tensors, {"progress": vars(self.progress), "corpus": self._corpus_hash()})
+        self.checkpoints.save(
+            self.progress.step, tensors, {"progress": vars(self.progress), "corpus": self._corpus_hash()}
+        )
         history = self.progress.history
         if history and history[-1]["step"] == self.progress.step and self._improved():
             self.checkpoints.mark_best(self.progress.step)
@@ -212,17 +230,31 @@ class Trainer:
         if steps:
             self._check_unchanged()
             tensors, state = self.checkpoints.load(steps[-1], self.device)
-            if state["corpus"] != self._corpus_hash():
-                raise CheckpointError(f"{self.config.corpus}: changed since {run} was begun: train into another run folder")
-            self._load(self.model, "model.", tensors)
-            if self.average.decay:
-                self._load(self.average.model, "ema.", tensors)
-            unpack_optimizer(self.model, self.optimizer, tensors)
-            self.progress = Progress(**state["progress"])
-            torch.set_rng_state(tensors["rng.cpu"].cpu())
-            if "rng.cuda" in tensors and self.device.type == "cuda":
-                torch.cuda.set_rng_state(tensors["rng.cuda"].cpu())
-        (run / RESOLVED).write_text(nmt.config.dump(self.config), encoding="utf-8")
+            if state.get("corpus") != self._corpus_hash():
+                raise CheckpointError(
+                    f"{self.config.corpus}: changed since {run} was begun: train into another run folder"
+                )
+            try:
+                self._restore(tensors, state["progress"])
+            except (KeyError, TypeError, RuntimeError) as error:
+                raise CheckpointError(
+                    f"{self.checkpoints.path(steps[-1])}: not a checkpoint of this model ({error}); remove this folder and run "
+                    "again to go on from the one before"
+                ) from None
+        partial = run / f".{RESOLVED}"
+        partial.write_text(nmt.config.dump(self.config), encoding="utf-8")
+        partial.replace(run / RESOLVED)  # never half a file: resuming reads it
+
+    def _restore(self, tensors: dict[str, Tensor], progress: dict[str, Any]) -> None:
+        """Put model, average, optimiser, random numbers and progress back to what `_save` stored."""
+        self._load(self.model, "model.", tensors)
+        if self.average.decay:
+            self._load(self.average.model, "ema.", tensors)
+        unpack_optimizer(self.model, self.optimizer, tensors)
+        self.progress = Progress(**progress)
+        torch.set_rng_state(tensors["rng.cpu"].cpu())
+        if "rng.cuda" in tensors and self.device.type == "cuda":
+            torch.cuda.set_rng_state(tensors["rng.cuda"].cpu())
 
     def _check_unchanged(self) -> None:
         """What a checkpoint's tensors or the order of batches depend on must be what it was; the rest may change."""

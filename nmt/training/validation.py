@@ -69,7 +69,9 @@ class Validator:
         info = ModelInfo("validation", *languages, "", 0, architecture(model.config), [], "")
         options = DecodeOptions(beam_size=self._config.validation.beam_size)
         vocabularies = Vocabularies(self._corpus.source_tokenizer, self._corpus.target_tokenizer)
-        translator = Translator(model, vocabularies, info, options, self._corpus.manifest["recipe"]["cleaning"]["max_tokens"])
+        translator = Translator(
+            model, vocabularies, info, options, self._corpus.manifest["recipe"]["cleaning"]["max_tokens"]
+        )
         pairs = self.pairs[: self._config.validation.sentences]
         texts = [item.text for item in translator.translate([source for source, _ in pairs])]
         bleu, chrf = score(texts, [reference for _, reference in pairs])

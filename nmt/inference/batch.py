@@ -1,0 +1,47 @@
+"""Batch translation: lines in, one line out for each, in constant memory."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterable, Iterator
+
+from nmt.inference.translator import Translator
+from nmt.inference.types import DecodeOptions, Translation
+
+
+def translate_lines(
+    translator: Translator, lines: Iterable[str], options: DecodeOptions, as_json: bool = False, window: int = 2000
+) -> Iterator[list[str]]:
+    """For each window of input lines, the output lines: the translation of each, in order.
+
+    With `options.n_best` above 1 a line gives several, `NUMBER ||| TRANSLATION ||| SCORE`, best first, numbered by input line from
+    0. With `as_json` each line gives one JSON object with scores. A window is translated as a whole.
+    """
+    numbers = itertools.count()
+    iterator = iter(lines)
+    while chunk := list(itertools.islice(iterator, window)):
+        output: list[str] = []
+        for result in translator.translate(chunk, options):
+            number = next(numbers)
+            if as_json:
+                output.append(json.dumps(to_json(result), ensure_ascii=False))
+            elif options.n_best > 1:
+                output += [f"{number} ||| {item.text} ||| {item.score:.4f}" for item in result.hypotheses]
+            else:
+                output.append(result.text)
+        yield output
+
+
+def to_json(result: Translation) -> dict[str, object]:
+    """A translation as a JSON object."""
+    return {
+        "source": result.source,
+        "translation": result.text,
+        "score": round(result.score, 6),
+        "alternatives": [{"text": item.text, "score": round(item.score, 6)} for item in result.hypotheses[1:]],
+        "source_tokens": result.source_tokens,
+        "target_tokens": result.target_tokens,
+        "segments": result.segments,
+        "truncated": result.truncated,
+    }

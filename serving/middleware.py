@@ -1,0 +1,116 @@
+"""ASGI middleware: limits and headers that have to be handled before a request is a request. Pure ASGI, any server."""
+
+from __future__ import annotations
+
+import re
+import uuid
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.middleware import Middleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from serving.errors import answer
+
+REQUEST_ID = "x-request-id"
+_UNSAFE = re.compile(r"[^A-Za-z0-9-]")
+_ID_LENGTH = 128
+
+# By these headers a client could switch off Serve's own timeout and cancellation, and steer its routing.
+_CONTROL = {
+    "x-request-timeout-seconds",
+    "x-request-disconnect-disabled",
+    "serve-multiplexed-model-id",
+    "serve-session-id",
+    "x-session-id",
+}
+
+
+def clean_request_id(value: str | None) -> str:
+    """A request id that is safe to echo and to log: at most 128 of [A-Za-z0-9-]; a new one for none."""
+    return _UNSAFE.sub("", (value or "")[:_ID_LENGTH]) or uuid.uuid4().hex
+
+
+def proxy_middleware() -> list[Middleware]:
+    """What Ray Serve's proxy puts in front of the service (RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH)."""
+    return [Middleware(ControlHeaders)]
+
+
+class ControlHeaders:
+    """Takes out the headers that are between Serve's parts, and makes the request id safe before Serve echoes it."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            kept = [(key, value) for key, value in scope["headers"] if not _controls(key)]
+            identifier = clean_request_id(Headers(scope=scope).get(REQUEST_ID))
+            scope = {**scope, "headers": [*kept, (REQUEST_ID.encode(), identifier.encode())]}
+        await self._app(scope, receive, send)
+
+
+def _controls(key: bytes) -> bool:
+    name = key.decode("latin-1").lower().replace("_", "-")
+    return name in _CONTROL or name == REQUEST_ID
+
+
+class RequestId:
+    """Puts the request's id, or a new one, on the response, where no proxy before us does it."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        identifier = clean_request_id(Headers(scope=scope).get(REQUEST_ID))
+
+        async def send_with_id(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message)[REQUEST_ID] = identifier
+            await send(message)
+
+        await self._app(scope, receive, send_with_id)
+
+
+class _TooLarge(Exception):
+    """The body passed the limit while it was being read."""
+
+
+class BodyLimit:
+    """Refuses a body above `limit` bytes by 413: from its announced length, or else while it streams in."""
+
+    def __init__(self, app: ASGIApp, limit: int) -> None:
+        self._app, self._limit = app, limit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        refusal = answer(413, f"the body is larger than {self._limit} bytes; split the texts over several requests")
+        refusal.headers["Connection"] = "close"
+        announced = Headers(scope=scope).get("content-length", "")
+        if announced.isdigit() and len(announced) < 20 and int(announced) > self._limit:
+            await refusal(scope, receive, send)
+            return
+        received, started = 0, False
+
+        async def receive_some() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > self._limit:
+                raise _TooLarge
+            return message
+
+        async def send_some(message: Message) -> None:
+            nonlocal started
+            started = started or message["type"] == "http.response.start"
+            await send(message)
+
+        try:
+            await self._app(scope, receive_some, send_some)
+        except _TooLarge:
+            if not started:
+                await refusal(scope, receive, send)

@@ -1,0 +1,33 @@
+"""Fixtures that several test modules share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+def unavailable(reason: str) -> None:
+    """Skip the test for `reason`; where everything is required (STRATA_REQUIRE_ALL), fail instead."""
+    if os.environ.get("STRATA_REQUIRE_ALL"):
+        pytest.fail(f"required, but {reason}")
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def corpora() -> Path:
+    """The folder of local corpora: $NMT_CORPORA, or shared/data beside the clone; the test skips without it."""
+    folder = Path(os.environ.get("NMT_CORPORA") or ROOT.parent / "shared" / "data")
+    if not (folder / "tatoeba-en-de").is_dir():
+        unavailable(f"there are no local corpora in {folder} (set NMT_CORPORA)")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test reaches a real hub: one that needs a hub sets HF_ENDPOINT to its own stub."""
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv("HF_HUB_DISABLE_TELEMETRY", "1")

@@ -1,0 +1,349 @@
+"""The service as it runs: the launcher, Ray Serve, HTTP. One Ray session for all of it, with the stub translator."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+
+pytest.importorskip("ray.serve")
+
+from ray.exceptions import ActorDiedError, ActorUnavailableError
+from serving_stub import StubTranslator
+
+from nmt.errors import InputError
+from serving.app import ServeBackend, reserved_cores
+from serving.protocol import Overloaded, Overrides, Refusal, ServedModel, Unavailable
+
+TESTS = Path(__file__).parent
+UP_S = 90  # generous: the tests may share the machine
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def processes_below(root: int) -> dict[int, str]:
+    """Process ids and command lines of all descendants of `root`."""
+    parents: dict[int, list[int]] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            parents.setdefault(int(fields[1]), []).append(int(entry.name))
+    found: dict[int, str] = {}
+    pending = [root]
+    while pending:
+        for child in parents.get(pending.pop(), []):
+            try:
+                found[child] = Path(f"/proc/{child}/cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
+            except OSError:
+                continue
+            pending.append(child)
+    return found
+
+
+@dataclass
+class Service:
+    """A running launcher."""
+
+    process: subprocess.Popen[str]
+    url: str
+    client: httpx.Client
+
+    def translate(self, text: str | list[str], timeout: float = 60, **body: Any) -> httpx.Response:
+        return self.client.post(f"{self.url}/v1/translate", json={"text": text, **body}, timeout=timeout)
+
+    def replicas(self, name: str) -> list[int]:
+        found = processes_below(self.process.pid)
+        return [pid for pid, command in found.items() if "ServeReplica" in command and name in command]
+
+
+def launch(*arguments: str) -> subprocess.Popen[str]:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS.parent), str(TESTS)])}
+    return subprocess.Popen(
+        [sys.executable, "-m", "serving", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        start_new_session=True,
+    )
+
+
+def configuration(folder: Path, port: int, **args: Any) -> Path:
+    """A Serve file for the stub, whose model folder is made beside it."""
+    model = folder / "stub_en_de"
+    model.mkdir(exist_ok=True)
+    application = {"args": {"models": [str(model)], "loader": "serving_stub:StubTranslator", **args}}
+    path = folder / "serve.yaml"
+    path.write_text(yaml.safe_dump({"http_options": {"port": port}, "applications": [application]}))
+    return path
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    port = free_port()
+    limits = {"texts": 16, "total_characters": 2000, "characters": 1000, "body_bytes": 10_000}
+    path = configuration(
+        tmp_path_factory.mktemp("serve"), port, limits=limits, queue={"texts": 100}, deadline_s=40, drain_s=20
+    )
+    started = time.monotonic()
+    process = launch("--config", str(path))
+    service = Service(process, f"http://127.0.0.1:{port}", httpx.Client())
+    try:
+        while not is_ready(service.url):
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() - started < UP_S
+            time.sleep(0.2)
+        yield service
+    finally:
+        below = processes_below(process.pid)
+        process.kill()
+        process.communicate()
+        for pid in below:
+            if Path(f"/proc/{pid}").exists():
+                os.kill(pid, signal.SIGKILL)
+
+
+def is_ready(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/readyz", timeout=5).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def test_it_translates_and_describes_itself(service: Service) -> None:
+    assert service.translate("good morning").json()["translation"] == "GOOD MORNING"
+    answer = service.translate(["one", "", "three"], n_best=2).json()
+    assert answer["translation"] == ["ONE", "", "THREE"]
+    assert len(answer["details"][0]["alternatives"]) == 2
+    [entry] = httpx.get(f"{service.url}/v1/models").json()["models"]
+    assert (entry["name"], entry["source"], entry["target"]) == ("stub", "en", "de")
+    assert httpx.get(f"{service.url}/healthz").status_code == 200
+    assert httpx.get(f"{service.url}/docs").status_code == 200
+
+
+def test_errors_come_through_the_proxy_in_our_shape(service: Service) -> None:
+    too_large = httpx.post(
+        f"{service.url}/v1/translate", content=b" " * 5_000_000, headers={"Content-Type": "application/json"}
+    )
+    for response, status in (
+        (service.translate("nul \x00"), 422),
+        (service.translate("x" * 1001), 413),
+        (service.translate(["x"] * 17), 413),
+        (too_large, 413),
+        (httpx.get(f"{service.url}/nope"), 404),
+        (service.translate("boom"), 500),
+    ):
+        assert response.status_code == status
+        assert sorted(response.json()["error"]) == ["code", "message"]
+    headers = {"X-Request-ID": "<id>" * 1000, "X-Request-Timeout-Seconds": "0.000001"}
+    response = httpx.post(f"{service.url}/v1/translate", json={"text": "a"}, headers=headers)
+    assert response.status_code == 200, "a client cannot set Serve's timeout"
+    assert response.headers.get_list("x-request-id") == ["id" * 32]
+
+
+def test_concurrent_requests_each_get_their_own_answer(service: Service) -> None:
+    def request(number: int) -> None:
+        texts = [f"text {number} {item}" for item in range(number % 3 + 1)]
+        answer = service.translate(texts, n_best=number % 2 + 1)
+        assert answer.status_code == 200
+        assert answer.json()["translation"] == [text.upper() for text in texts]
+
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(request, range(100)))
+
+
+def test_a_client_that_hangs_up_stops_its_work(service: Service) -> None:
+    with pytest.raises(httpx.ReadTimeout):
+        service.translate("sleep:30", timeout=0.5)
+    started = time.monotonic()
+    assert service.translate("next").status_code == 200
+    assert time.monotonic() - started < 10
+
+
+def test_overload_is_refused_quickly_and_passes(service: Service) -> None:
+    with ThreadPoolExecutor(12) as pool:
+        blocker = pool.submit(service.translate, "sleep:4")
+        time.sleep(0.5)
+        started = time.monotonic()
+        futures = [pool.submit(service.translate, [f"{number}"] * 16) for number in range(10)]
+        refused = [future for future in futures if future.result().status_code == 429]
+        assert refused, "160 texts do not fit into a queue of 100"
+        assert len(refused) <= 5
+        for future in refused:
+            assert int(future.result().headers["retry-after"]) >= 1
+            assert future.result().json()["error"]["code"] == "overloaded"
+            assert future.result().elapsed.total_seconds() < 2.5
+        assert time.monotonic() - started < 30
+        assert blocker.result().status_code == 200
+        assert all(future.result().status_code in (200, 429) for future in futures)
+    assert service.translate("after").status_code == 200
+
+
+def test_killing_a_replica_under_load_fails_no_request(service: Service) -> None:
+    [before] = service.replicas("translator")
+    killed = False
+
+    def request(number: int) -> tuple[int, str]:
+        nonlocal killed
+        if number == 10:
+            os.kill(before, signal.SIGKILL)
+            killed = True
+        time.sleep(0.02)
+        response = service.translate(f"text {number}")
+        return response.status_code, response.text
+
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(request, range(80)))
+    assert killed
+    assert [answer for answer in answers if answer[0] != 200] == []
+    assert all(f'"TEXT {number}"' in text for number, (_, text) in enumerate(answers))
+    [after] = service.replicas("translator")
+    assert after != before
+
+
+def test_sigterm_finishes_what_is_in_flight_and_refuses_the_rest(service: Service) -> None:
+    below = processes_below(service.process.pid)
+    with ThreadPoolExecutor(1) as pool:
+        in_flight = pool.submit(service.translate, "sleep:3")
+        time.sleep(1)
+        service.process.send_signal(signal.SIGTERM)
+        time.sleep(0.7)
+        refused = service.translate("too late")
+        assert refused.status_code == 503
+        assert "retry-after" in refused.headers
+        assert httpx.get(f"{service.url}/readyz").status_code == 503
+        assert in_flight.result().status_code == 200
+        assert in_flight.result().json()["translation"] == "SLEEP:3"
+    out, err = service.process.communicate(timeout=60)
+    assert service.process.returncode == 0
+    assert f"curl -s {service.url}/v1/translate" in out
+    assert "Traceback" not in out + err
+    deadline = time.monotonic() + 10
+    while any(Path(f"/proc/{pid}").exists() for pid in below) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert [command for pid, command in below.items() if Path(f"/proc/{pid}").exists()] == []
+
+
+def refusal(*arguments: str) -> str:
+    """The one line that a launcher that cannot start prints."""
+    process = launch(*arguments)
+    out, err = process.communicate(timeout=UP_S)
+    assert process.returncode == 2, out + err
+    assert out == ""
+    [line] = err.splitlines()
+    return line
+
+
+def test_what_is_wrong_is_said_in_one_line_before_ray_starts(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        path = configuration(tmp_path, port)
+        assert "the port is in use" in refusal("--config", str(path))
+    assert "nmt train" in refusal("--config", str(path), str(tmp_path / "none"))
+    path.write_text("applicatons: []")
+    assert "did you mean 'applications'?" in refusal("--config", str(path))
+
+
+def test_a_model_that_cannot_be_loaded_is_said_in_one_line(tmp_path: Path) -> None:
+    path = configuration(tmp_path, free_port())
+    (tmp_path / "stub_en_de" / "broken").touch()
+    assert "stub_en_de: broken on purpose" in refusal("--config", str(path))
+
+
+class Handle:
+    """Stands for a Serve handle: each call takes the next outcome; an exception is raised."""
+
+    def __init__(self, *outcomes: Any) -> None:
+        self.outcomes = list(outcomes)
+        self.calls: list[Any] = []
+        self.translate = self.describe = self
+
+    async def remote(self, *arguments: Any) -> Any:
+        self.calls.append(arguments)
+        outcome = self.outcomes.pop(0)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+
+def served_by(handle: Handle) -> ServeBackend:
+    stub = StubTranslator(Path("stub_en_de"), None)
+    backend = ServeBackend({"stub": handle})
+    backend._known["stub"] = ServedModel(stub.info, stub.defaults)
+    return backend
+
+
+def ask(handle: Handle) -> Any:
+    return asyncio.run(served_by(handle).translate("stub", ["a"], Overrides(), 30.0))
+
+
+def test_a_request_is_sent_again_when_its_replica_dies(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serving.app._BACKOFF_S", 0.001)
+    handle = Handle(ActorDiedError(), ActorUnavailableError("gone", None), ["answer"])
+    assert ask(handle) == ["answer"]
+    assert len(handle.calls) == 3
+    times = [left for _, _, left in handle.calls]
+    assert times == sorted(times, reverse=True), "each attempt gets only what is left of the time"
+
+
+def test_a_request_that_kills_every_replica_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serving.app._BACKOFF_S", 0.001)
+    handle = Handle(*[ActorDiedError() for _ in range(20)])
+    with pytest.raises(Unavailable):
+        ask(handle)
+    assert len(handle.calls) == 5
+
+
+@pytest.mark.parametrize(
+    ("outcome", "error"),
+    [
+        (Refusal("input", "bad"), InputError),
+        (Refusal("overloaded", "full", 7.0), Overloaded),
+        (Refusal("deadline", "late"), Unavailable),
+        (ValueError("a defect"), ValueError),
+    ],
+)
+def test_what_a_replica_refuses_is_not_tried_again(outcome: Any, error: type[Exception]) -> None:
+    handle = Handle(outcome)
+    with pytest.raises(error):
+        ask(handle)
+    assert len(handle.calls) == 1
+
+
+def test_readiness_names_the_model_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serving.app._READY_TIMEOUT_S", 0.05)
+    monkeypatch.setattr("serving.app._BACKOFF_S", 0.001)
+    described = served_by(Handle())._known["stub"]
+    backend = ServeBackend({"up": Handle(described), "down": Handle(*[ActorDiedError()] * 9)})
+    assert asyncio.run(backend.ready()) == ["down"]
+
+
+@pytest.mark.parametrize("cores", [1.0, 2.0, 7.0, 64.0])
+@pytest.mark.parametrize("processes", [1, 3, 40])
+@pytest.mark.parametrize("threads", [1, 4, 100])
+def test_all_replicas_and_their_replacements_find_room(cores: float, processes: int, threads: int) -> None:
+    reserved = reserved_cores(cores, processes, threads)
+    assert 2 * processes * reserved <= cores
+    assert reserved <= threads / 2

@@ -1,0 +1,148 @@
+"""What tests are made of: a tiny corpus, tiny models, a tiny training run. Plain functions; each test says what it uses."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+import nmt.config
+from nmt.corpus.prepare import prepare
+from nmt.corpus.recipe import Recipe
+from nmt.inference.bundle import ModelInfo
+from nmt.model.config import ModelConfig
+from nmt.model.decoder import DecoderState, Memory
+from nmt.model.seq2seq import Seq2Seq
+from nmt.text.tokenizer import EOS
+from nmt.training.config import RunConfig
+
+_NOUNS = {"cat": "Katze", "dog": "Hund", "bird": "Vogel", "fish": "Fisch", "tree": "Baum", "house": "Haus", "river": "Fluss"}
+_ADJECTIVES = {"red": "rot", "blue": "blau", "small": "klein", "large": "gross", "old": "alt", "new": "neu"}
+_VERBS = {"sees": "sieht", "finds": "findet", "loves": "liebt", "has": "hat"}
+
+
+def sentence_pairs(count: int, seed: int) -> list[tuple[str, str]]:
+    """`count` distinct pairs of an invented language, word for word, of 5 to 11 words."""
+    rng = random.Random(seed)
+    pairs: dict[str, str] = {}
+    while len(pairs) < count:
+        source, target = [], []
+        for position in range(2):
+            adjectives = rng.sample(sorted(_ADJECTIVES), rng.randint(0, 2))
+            noun = rng.choice(sorted(_NOUNS))
+            source += ["the", *adjectives, noun]
+            target += ["das", *(_ADJECTIVES[word] for word in adjectives), _NOUNS[noun]]
+            if position == 0:
+                verb = rng.choice(sorted(_VERBS))
+                source.append(verb)
+                target.append(_VERBS[verb])
+        pairs[" ".join(source) + "."] = " ".join(target) + "."
+    return list(pairs.items())
+
+
+def write_files(folder: Path, name: str, pairs: Sequence[tuple[str, str]]) -> dict[str, list[str]]:
+    """Write `pairs` as two parallel text files; return them as a source of a recipe."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for side, language in enumerate(("en", "de")):
+        path = folder / f"{name}.{language}"
+        path.write_text("".join(f"{pair[side]}\n" for pair in pairs), encoding="utf-8")
+        paths.append(str(path))
+    return {"files": paths}
+
+
+def prepared(folder: Path, joint: bool = True) -> Path:
+    """A corpus of 300 training, 12 validation and 12 test pairs, prepared in `folder`."""
+    pairs = sentence_pairs(324, seed=7)
+    data = {
+        "name": "tiny",
+        "source_language": "en",
+        "target_language": "de",
+        "train": [write_files(folder / "text", "train", pairs[:300])],
+        "validation": [write_files(folder / "text", "validation", pairs[300:312])],
+        "test": [write_files(folder / "text", "test", pairs[312:])],
+        "tokenizer": {"vocab_size": 90, "joint": joint},
+        "cleaning": {"max_tokens": 60},
+    }
+    prepare(nmt.config.parse(Recipe, data, "tiny recipe"), folder / "corpus")
+    return folder / "corpus"
+
+
+def model_config(*overrides: str) -> ModelConfig:
+    """A model of 2 layers of 8 units on each side, without dropout, changed by `overrides` such as `decoder.layers=1`."""
+    data = {
+        "embedding": 6,
+        "encoder": {"layers": 2, "hidden": 8},
+        "decoder": {"layers": 2, "hidden": 8},
+        "attention_heads": 2,
+        "dropout": {"embedding": 0.0, "layer": 0.0, "output": 0.0},
+    }
+    return nmt.config.parse(ModelConfig, nmt.config.apply_overrides(data, overrides), "tiny model")
+
+
+def model(config: ModelConfig | None = None, vocabulary: int = 40, seed: int = 0, sharpness: float = 1.0) -> Seq2Seq:
+    """A random model in evaluation mode; `sharpness` multiplies its weights, so that its choices become decided."""
+    torch.set_num_threads(1)  # on tensors this small more threads only wait for each other
+    torch.manual_seed(seed)
+    made = Seq2Seq(config or model_config(), vocabulary, vocabulary).eval().requires_grad_(False)
+    for parameter in made.parameters():
+        parameter.mul_(sharpness)
+    return made
+
+
+def info(source: str = "en", target: str = "de") -> ModelInfo:
+    """What is said of a tiny model."""
+    return ModelInfo("tiny", source, target, "", 0, "", [], "")
+
+
+def run_config(corpus: Path, run: Path, *overrides: str) -> RunConfig:
+    """A run of 12 steps of a tiny model with every kind of dropout on one thread, changed by `overrides`."""
+    data = {
+        "corpus": str(corpus),
+        "run": str(run),
+        "model": {
+            "embedding": 6,
+            "encoder": {"layers": 2, "hidden": 8},
+            "decoder": {"layers": 2, "hidden": 8},
+            "attention_heads": 2,
+            "dropout": {"embedding": 0.1, "layer": 0.1, "output": 0.1, "word": 0.1},
+        },
+        "optimizer": {"lr": 0.01, "warmup_steps": 4, "ema_decay": 0.9},
+        "train": {
+            "max_steps": 12,
+            "batch_tokens": 512,
+            "precision": "fp32",
+            "device": "cpu",
+            "threads": 1,
+            "log_every": 1,
+            "save_every": 5,
+        },
+        "validation": {"every": 6, "sentences": 2},
+    }
+    return nmt.config.parse(RunConfig, nmt.config.apply_overrides(data, overrides), "tiny run")
+
+
+class CopyModel(nn.Module):
+    """A stand-in for a trained model behind the same boundary: its translation of a sentence is that sentence."""
+
+    def __init__(self, vocabulary: int) -> None:
+        super().__init__()
+        self.output_bias = nn.Parameter(torch.zeros(vocabulary), requires_grad=False)
+
+    def encode(self, source: Tensor, lengths: Tensor) -> Memory:
+        """The source ids (B, S) are the memory, the position in them is the state."""
+        mask = torch.arange(source.shape[1]) < lengths[:, None]
+        start = DecoderState(((torch.zeros(len(source), 1, dtype=torch.long),),))
+        return Memory(source, source, mask, start)
+
+    def decode(self, target: Tensor, memory: Memory, state: DecoderState) -> tuple[Tensor, DecoderState]:
+        """Logits (B, 1, V) that all but make sure of the next source id."""
+        position = state.layers[0][0]
+        last = memory.mask.sum(1, keepdim=True) - 1
+        chosen = memory.key.gather(1, torch.minimum(position, last))  # (B, 1)
+        chosen = torch.where(position > last, EOS, chosen)
+        logits = torch.zeros(len(target), 1, len(self.output_bias)).scatter_(2, chosen[:, :, None], 20.0)
+        return logits, DecoderState(((position + 1,),))
