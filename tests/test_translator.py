@@ -20,7 +20,8 @@ from nmt.text.tokenizer import EOS, Tokenizer, TokenizerConfig
 
 LIMIT = 12  # source subwords that the translators of these tests take at a time
 CHINESE = ["你好吗？我很好，谢谢。", "他说：“今天很冷！”然后走了。", "我喜欢吃苹果、香蕉和梨子。"]
-SENTENCES = [side for pair in tiny.sentence_pairs(200, seed=5) for side in pair] + CHINESE * 20
+LETTERS = ["x", "xx", "Katze, dog; sees! river: (old house) für"] * 20  # what a model has no subword for it cannot say
+SENTENCES = [side for pair in tiny.sentence_pairs(200, seed=5) for side in pair] + CHINESE * 20 + LETTERS
 TOKENIZER = Tokenizer.train(SENTENCES, TokenizerConfig(vocab_size=160))
 GREEDY = DecodeOptions(beam_size=1)
 
@@ -35,7 +36,8 @@ def guesser(seed: int = 0, end: float = 2.0) -> Translator:
     """A translator with a random model, which says something else for every text."""
     model = tiny.model(vocabulary=len(TOKENIZER), seed=seed, sharpness=2.0)
     model.output_bias[EOS] += end
-    return Translator(model, Vocabularies(TOKENIZER, TOKENIZER), tiny.info(), DecodeOptions(beam_size=3), LIMIT)
+    options = DecodeOptions(beam_size=3, max_length_ratio=1.0, max_length_extra=3)
+    return Translator(model, Vocabularies(TOKENIZER, TOKENIZER), tiny.info(), options, LIMIT)
 
 
 def same(one: Translation, other: Translation) -> bool:
@@ -85,7 +87,7 @@ def test_the_text_is_normalised_before_it_is_translated() -> None:
     assert plain.text == decomposed.text
 
 
-@settings(deadline=None, max_examples=15)
+@settings(deadline=None, max_examples=12)
 @given(st.integers(0, 10_000))
 def test_what_else_is_translated_with_a_text_changes_nothing(seed: int) -> None:
     translator = guesser(seed % 5)
@@ -94,13 +96,13 @@ def test_what_else_is_translated_with_a_text_changes_nothing(seed: int) -> None:
     order = random.Random(seed).sample(range(8), 8)
     shuffled = translator.translate([texts[i] for i in order])
     for position, index in enumerate(order):
-        (alone,) = translator.translate([texts[index]])
-        assert same(together[index], alone)
-        assert same(shuffled[position], alone)
+        assert same(shuffled[position], together[index])
+    for index in order[:3]:
+        assert same(translator.translate([texts[index]])[0], together[index])
 
 
 def test_texts_that_fill_several_batches_keep_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    texts = some_texts(40, seed=3)
+    texts = some_texts(20, seed=3)
     whole = guesser().translate(texts)
     monkeypatch.setattr("nmt.inference.translator._BATCH_CELLS", 60)  # a few sentences a batch
     for result, expected in zip(guesser().translate(texts), whole, strict=True):
@@ -251,8 +253,9 @@ def test_n_best_of_a_long_text_are_joined_rank_by_rank() -> None:
 def test_the_defaults_are_those_of_the_model() -> None:
     text = "the cat sees the old dog."
     (by_default,) = guesser().translate([text])
-    (same_options,) = guesser().translate([text], DecodeOptions(beam_size=3))
-    assert by_default == same_options
+    (spelled_out,) = guesser().translate([text], guesser().defaults)
+    (other,) = guesser().translate([text], DecodeOptions(beam_size=1, max_length_extra=0))
+    assert by_default == spelled_out != other
 
 
 def test_subwords_are_counted_as_the_model_sees_them() -> None:
@@ -298,4 +301,4 @@ def test_a_translation_that_nobody_wants_any_more_is_given_up() -> None:
 def test_any_text_at_all_is_translated(text: str) -> None:
     (result,) = copier().translate([text])
     assert result.source == text
-    assert "  " not in result.text
+    assert bool(result.segments > 1) == (result.source_tokens > LIMIT)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
-from collections.abc import Sequence
+import resource
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -123,6 +125,17 @@ def run_config(corpus: Path, run: Path, *overrides: str) -> RunConfig:
         "validation": {"every": 6, "sentences": 2},
     }
     return nmt.config.parse(RunConfig, nmt.config.apply_overrides(data, overrides), "tiny run")
+
+
+@contextlib.contextmanager
+def full_disk(size: int) -> Iterator[None]:
+    """Let no file grow beyond `size` bytes, which writers meet as they meet a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 class CopyModel(nn.Module):

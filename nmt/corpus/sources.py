@@ -7,6 +7,7 @@ import hashlib
 import importlib
 import itertools
 import json
+import logging
 import os
 import re
 import time
@@ -19,10 +20,13 @@ from nmt.corpus.recipe import Source
 from nmt.errors import ConfigError, DataError
 from nmt.text.lines import read_lines
 
+_log = logging.getLogger(__name__)
+
 Pair = tuple[str, str]
 _ROWS = 1000  # rows fetched at a time from Arrow tables
 _SAMPLE = 1000  # pairs that stand for a generated corpus in its fingerprint
-_PAUSES = (1.0, 2.0, 4.0)  # seconds before each new try after a broken connection
+_PAUSES = (1.0, 2.0, 4.0, 8.0)  # seconds before each new try after a broken connection
+_MESSAGE = 400  # characters of another library's message that are shown
 _HUB_URL = re.compile(r"hf://datasets/([^/@]+/[^/@]+)(?:@(refs/(?:convert|pr)/[^/]+|[^/]+))?/(.+)")
 
 
@@ -190,6 +194,7 @@ def _load(load: Callable[[], Any], source: Source) -> Any:
                 raise DataError(
                     f"{source.label}: could not be loaded: {_cause(error)} ({_remedy(source, str(error), offline)})"
                 ) from None
+            _log.warning("%s: %s; trying again in %g s", source.label, _cause(error), pause)
         time.sleep(pause)
 
 
@@ -365,7 +370,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def _cause(error: BaseException) -> str:
-    """The first cause of `error` in one line: libraries wrap it in errors that say less."""
-    *_, first = _causes(error)
-    text = str(first).strip().splitlines()
-    return f"{type(first).__name__}: {text[0] if text else 'no message'}"
+    """What went wrong in one line; where `datasets` says no more than that something did, what that was."""
+    told = next((link for link in _causes(error) if type(link).__name__ != "DatasetGenerationError"), error)
+    text = " ".join(str(told).split())
+    return f"{type(told).__name__}: {text[:_MESSAGE] or 'no message'}"
