@@ -22,7 +22,7 @@ from types import FrameType
 from typing import Any
 
 import nmt.config
-from nmt.errors import ConfigError, NMTError
+from nmt.errors import ConfigError, NMTError, ServiceError
 from serving.config import IMPORT_PATH, ServeFile, check_models, load
 
 _ENVIRONMENT = {
@@ -32,10 +32,10 @@ _ENVIRONMENT = {
     # interface. Who wants it sets this to 1.
     "RAY_SERVE_ENABLE_HA_PROXY": "0",
     "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serving.middleware.proxy_middleware",
-    # A dead proxy is noticed and replaced in seconds; by default it takes half a minute.
+    # A dead proxy is noticed in seconds instead of half a minute; a slow one, on a busy machine, is given its time.
     "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
-    "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "4",
-    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "4",
+    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
+    "RAY_SERVE_QUEUE_LENGTH_RESPONSE_DEADLINE_S": "0.5",
 }
 # Requests are small; by default Ray would take 30 % of the memory for its object store.
 _LOCAL: dict[str, Any] = {"include_dashboard": False, "object_store_memory": 128 * 1024 * 1024}
@@ -114,10 +114,7 @@ def _serve(file: ServeFile, signals: _Signals) -> int:
         raise ConfigError("serving needs Ray Serve: pip install 'strata-nmt[serve]'") from None
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     try:
-        if cluster:
-            ray.init(cluster, log_to_driver=False, logging_level=logging.ERROR)
-        else:
-            ray.init("local", log_to_driver=False, logging_level=logging.ERROR, **_LOCAL)
+        _init(ray, cluster)
         signals.install()  # Ray sets its own
         _start(serve, file)
         signals.serving()
@@ -128,6 +125,22 @@ def _serve(file: ServeFile, signals: _Signals) -> int:
         return 0
     finally:
         ray.shutdown()
+
+
+def _init(ray: Any, cluster: str | None) -> None:
+    """Connect to the cluster at that address, or start Ray on this machine. Raises `ServiceError`."""
+    try:
+        if cluster:
+            ray.init(cluster, log_to_driver=False, logging_level=logging.ERROR)
+        else:
+            ray.init("local", log_to_driver=False, logging_level=logging.ERROR, **_LOCAL)
+    except Exception as error:  # Ray raises bare ones when the machine is too busy or the address is wrong
+        where = f"no Ray cluster at {cluster}" if cluster else "Ray did not start"
+        raise ServiceError(f"{where}: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
 
 
 def _check_port(host: str, port: int) -> None:
@@ -153,14 +166,19 @@ def _set_environment() -> None:
 
 
 def _start(serve: Any, file: ServeFile) -> None:
+    from ray.exceptions import RayError
+
     from serving.app import build
 
     application = file.application
-    serve.start(proxy_location=file.proxy_location, http_options=file.http_options.model_dump(exclude_none=True))
     try:
+        serve.start(proxy_location=file.proxy_location, http_options=file.http_options.model_dump(exclude_none=True))
         serve.run(build(application.args.model_dump()), name=application.name, route_prefix=application.route_prefix)
     except RuntimeError as error:
-        raise ConfigError(_reason(serve, application.name) or str(error)) from error
+        reason = _reason(serve, application.name) or _first_line(error)
+        raise ServiceError(f"the service did not start: {reason}") from error
+    except RayError as error:
+        raise ServiceError(f"Ray Serve did not start: {_first_line(error)}") from error
 
 
 def _reason(serve: Any, name: str) -> str:
@@ -176,9 +194,8 @@ def _announce(file: ServeFile) -> None:
     host, port = file.http_options.host, file.http_options.port
     shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
     url = f"http://{shown}:{port}{file.application.route_prefix.rstrip('/')}"
-    example = _EXAMPLE
     print(f"serving at {url} (API page: {url}/docs). Try:\n", flush=True)
-    print(f"  curl -s {url}/v1/translate -H 'Content-Type: application/json' -d '{example}'\n", flush=True)
+    print(f"  curl -s {url}/v1/translate -H 'Content-Type: application/json' -d '{_EXAMPLE}'\n", flush=True)
 
 
 def _drain(serve: Any, file: ServeFile, signals: _Signals) -> None:

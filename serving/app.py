@@ -195,6 +195,7 @@ def build(args: dict[str, Any]) -> Application:
             num_replicas=config.replicas,
             ray_actor_options={"num_cpus": reserved_cores(cores, processes, threads)},
             max_ongoing_requests=config.gateways * config.queue.requests + 64,
+            logging_config={"enable_access_log": False},  # the gateway's log has a line for each request already
             **_options(config),
         )
         handles[label] = deployment(TranslatorReplica).bind(str(path), threads, config)

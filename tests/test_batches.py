@@ -91,7 +91,9 @@ def test_weights_that_leave_nothing_are_a_data_error(folder: Path) -> None:
 
 @settings(deadline=None, max_examples=40)
 @given(st.lists(st.tuples(st.integers(1, 40), st.integers(1, 40)), min_size=1, max_size=80), st.integers(82, 400))
-def test_no_batch_is_over_the_budget_and_none_could_take_the_next_pair(lengths: list[tuple[int, int]], budget: int) -> None:
+def test_no_batch_is_over_the_budget_and_none_could_take_the_next_pair(
+    lengths: list[tuple[int, int]], budget: int
+) -> None:
     source, target = ([[7] * pair[side] for pair in lengths] for side in (0, 1))
     batches = list(ordered_batches(source, target, budget))
     assert all(cells(batch) <= budget for batch in batches)
@@ -158,7 +160,9 @@ def test_batches_of_an_epoch_are_not_in_order_of_length(folder: Path) -> None:
 
 
 def test_padding_marks_and_counts() -> None:
-    batch = collate([np.array([5, 6, 7], np.uint16), np.array([8], np.uint16)], [np.array([9], np.uint16), np.array([], np.uint16)])
+    batch = collate(
+        [np.array([5, 6, 7], np.uint16), np.array([8], np.uint16)], [np.array([9], np.uint16), np.array([], np.uint16)]
+    )
     assert batch.source.tolist() == [[5, 6, 7, EOS], [8, EOS, PAD, PAD]]
     assert batch.source_lengths.tolist() == [4, 2]
     assert batch.target.tolist() == [[BOS, 9], [BOS, PAD]]

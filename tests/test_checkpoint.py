@@ -171,7 +171,12 @@ def test_the_optimisers_state_goes_on_where_it_was(tmp_path: Path) -> None:
 
 
 def test_the_averaged_weights_are_taken_where_there_are_any() -> None:
-    both = {"model.a": torch.zeros(1), "ema.a": torch.ones(1), "optimizer.a.step": torch.ones(1), "rng.cpu": torch.ones(1)}
+    both = {
+        "model.a": torch.zeros(1),
+        "ema.a": torch.ones(1),
+        "optimizer.a.step": torch.ones(1),
+        "rng.cpu": torch.ones(1),
+    }
     assert averaged_weights(both) == {"a": torch.ones(1)}
     del both["ema.a"]
     assert averaged_weights(both) == {"a": torch.zeros(1)}

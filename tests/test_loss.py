@@ -28,8 +28,16 @@ def drawn(rows: int, vocabulary: int, scale: float, seed: int, dtype: torch.dtyp
 
 
 @settings(deadline=None, max_examples=60)
-@given(st.integers(1, 9), st.integers(2, 50), st.floats(0.01, 30.0), st.sampled_from([0.0, 0.1, 0.5, 0.99]), st.integers(0, 99))
-def test_it_is_pytorchs_in_value_and_gradient(rows: int, vocabulary: int, scale: float, smoothing: float, seed: int) -> None:
+@given(
+    st.integers(1, 9),
+    st.integers(2, 50),
+    st.floats(0.01, 30.0),
+    st.sampled_from([0.0, 0.1, 0.5, 0.99]),
+    st.integers(0, 99),
+)
+def test_it_is_pytorchs_in_value_and_gradient(
+    rows: int, vocabulary: int, scale: float, smoothing: float, seed: int
+) -> None:
     logits, labels = drawn(rows, vocabulary, scale, seed, torch.float64)
     loss, nll = smoothed_cross_entropy(logits, labels, smoothing)
     (gradient,) = torch.autograd.grad(loss, logits)

@@ -140,7 +140,9 @@ def test_decoding_leaves_nothing_on_the_model_and_changes_no_argument() -> None:
     model.encode(*batch([9]))
     second, _ = model.decode(targets(2, 3), memory, memory.state)
     assert torch.equal(first, second)
-    assert all(torch.equal(a, b) for a, b in zip(kept, (p for layer in memory.state.layers for p in layer), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(kept, (p for layer in memory.state.layers for p in layer), strict=True)
+    )
 
 
 # --- attention and the first state ----------------------------------------------------------------------------------
@@ -185,8 +187,12 @@ def test_the_decoder_begins_from_the_mean_of_the_real_steps() -> None:
 @pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
 @pytest.mark.parametrize("tie", ["none", "output", "all"])
 @pytest.mark.parametrize("layer_norm", ["true", "false"])
-@pytest.mark.parametrize("widths", [["encoder.hidden=8", "decoder.hidden=8"], ["encoder.hidden=[4,6]", "decoder.hidden=[6,8]"]])
-@pytest.mark.parametrize("wiring", [["encoder.bidirectional=all"], ["encoder.residual=false", "decoder.residual=false"]])
+@pytest.mark.parametrize(
+    "widths", [["encoder.hidden=8", "decoder.hidden=8"], ["encoder.hidden=[4,6]", "decoder.hidden=[6,8]"]]
+)
+@pytest.mark.parametrize(
+    "wiring", [["encoder.bidirectional=all"], ["encoder.residual=false", "decoder.residual=false"]]
+)
 def test_every_combination_trains_every_parameter(
     cell: str, tie: str, layer_norm: str, widths: list[str], wiring: list[str]
 ) -> None:
@@ -227,7 +233,9 @@ def test_the_first_loss_is_that_of_a_guess_among_all_words(vocabulary: int, tie:
     source, lengths = batch([9, 5, 12, 7])
     labels = torch.randint(4, vocabulary, (4, 10))
     logits = model.logits(model(source, lengths, targets(4, 10)))
-    assert F.cross_entropy(logits.flatten(0, 1), labels.flatten()).item() == pytest.approx(math.log(vocabulary), abs=0.35)
+    assert F.cross_entropy(logits.flatten(0, 1), labels.flatten()).item() == pytest.approx(
+        math.log(vocabulary), abs=0.35
+    )
 
 
 @pytest.mark.parametrize("part", ["embedding", "layer", "output", "word"])

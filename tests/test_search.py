@@ -133,7 +133,9 @@ def test_a_wider_beam_finds_what_greedy_search_misses() -> None:
 
 def test_at_the_limit_a_candidate_is_marked_as_not_ended() -> None:
     model = decided(end=-50.0)
-    for source, candidates in zip(sentences(4), beam_search(model, sentences(4), options(3, ratio=2.0, extra=1)), strict=True):
+    for source, candidates in zip(
+        sentences(4), beam_search(model, sentences(4), options(3, ratio=2.0, extra=1)), strict=True
+    ):
         assert len(candidates) == 3
         for candidate in candidates:
             assert not candidate.ended

@@ -99,7 +99,11 @@ def test_a_folder_in_place_of_the_file_is_named(tmp_path: Path) -> None:
 def test_a_foreign_sentencepiece_model_is_refused(tmp_path: Path) -> None:
     prefix = tmp_path / "foreign"
     sentencepiece.SentencePieceTrainer.train(  # its defaults have no padding and other ids
-        sentence_iterator=iter(SENTENCES), model_prefix=str(prefix), vocab_size=60, hard_vocab_limit=False, minloglevel=2
+        sentence_iterator=iter(SENTENCES),
+        model_prefix=str(prefix),
+        vocab_size=60,
+        hard_vocab_limit=False,
+        minloglevel=2,
     )
     with pytest.raises(BundleError, match="special ids"):
         Tokenizer.load(prefix.with_suffix(".model"))

@@ -145,7 +145,13 @@ def test_long_text_is_split_and_joined_without_a_loss() -> None:
 
 
 @settings(deadline=None, max_examples=40)
-@given(st.lists(st.sampled_from(["the", "red", "Katze,", "dog.", "sees;", "river!", "x" * 40, "(old", "house)"]), min_size=1, max_size=60))
+@given(
+    st.lists(
+        st.sampled_from(["the", "red", "Katze,", "dog.", "sees;", "river!", "x" * 40, "(old", "house)"]),
+        min_size=1,
+        max_size=60,
+    )
+)
 def test_every_source_word_comes_through(words: list[str]) -> None:
     text = " ".join(words)
     (result,) = copier().translate([text])
@@ -231,7 +237,9 @@ def test_a_translation_cut_at_the_length_limit_says_so() -> None:
 
 
 def test_one_part_that_was_cut_marks_the_whole() -> None:
-    (result,) = copier().translate([long_text(3)], DecodeOptions(beam_size=1, max_length_ratio=0.1, max_length_extra=10))
+    (result,) = copier().translate(
+        [long_text(3)], DecodeOptions(beam_size=1, max_length_ratio=0.1, max_length_extra=10)
+    )
     assert result.segments > 1
     assert result.truncated
 

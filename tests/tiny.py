@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import random
 import resource
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,9 +21,19 @@ from nmt.model.config import ModelConfig
 from nmt.model.decoder import DecoderState, Memory
 from nmt.model.seq2seq import Seq2Seq
 from nmt.text.tokenizer import EOS
+from nmt.training.checkpoint import Checkpoints
 from nmt.training.config import RunConfig
+from nmt.training.trainer import Trainer
 
-_NOUNS = {"cat": "Katze", "dog": "Hund", "bird": "Vogel", "fish": "Fisch", "tree": "Baum", "house": "Haus", "river": "Fluss"}
+_NOUNS = {
+    "cat": "Katze",
+    "dog": "Hund",
+    "bird": "Vogel",
+    "fish": "Fisch",
+    "tree": "Baum",
+    "house": "Haus",
+    "river": "Fluss",
+}
 _ADJECTIVES = {"red": "rot", "blue": "blau", "small": "klein", "large": "gross", "old": "alt", "new": "neu"}
 _VERBS = {"sees": "sieht", "finds": "findet", "loves": "liebt", "has": "hat"}
 
@@ -125,6 +137,25 @@ def run_config(corpus: Path, run: Path, *overrides: str) -> RunConfig:
         "validation": {"every": 6, "sentences": 2},
     }
     return nmt.config.parse(RunConfig, nmt.config.apply_overrides(data, overrides), "tiny run")
+
+
+def trained(corpus: Path, run: Path, *overrides: str) -> Path:
+    """Train as `run_config` says, from where the run folder stands; return that folder."""
+    Trainer(run_config(corpus, run, *overrides)).run()
+    return run
+
+
+def last_checkpoint(run: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and state of the last checkpoint of a run."""
+    checkpoints = Checkpoints(run, keep=1)
+    return checkpoints.load(checkpoints.steps()[-1])
+
+
+def records(run: Path, kind: str = "train") -> list[dict[str, Any]]:
+    """The records of one kind in the log of a run, without what a clock has measured."""
+    found = [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").split("\n") if line]
+    timed = ("tokens_per_second", "seconds")
+    return [{key: value for key, value in item.items() if key not in timed} for item in found if item["kind"] == kind]
 
 
 @contextlib.contextmanager

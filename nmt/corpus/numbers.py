@@ -25,6 +25,8 @@ _YEARS = range(1750, 2050)
 _SAME_LANGUAGE = {"kk": "kz", "nb": "no", "nn": "no"}  # code: the code of num2words
 _LOCALES = {"kz": "kk", "sr": "sr_Latn"}  # num2words: CLDR, where the names or the scripts differ
 _PLAIN_YEARS = {"ja", "ko"}  # num2words gives era names, or the word for year that CLDR's date has already
+_UNSPELLED = {"cs", "hu", "kn", "ko", "ro", "te"}  # English plurals, a wrong gender, or "zero cents" at the end
+_WRONG_MONEY = (_UNSPELLED, _UNSPELLED, _UNSPELLED | {"fr_BE", "fr_CH", "lv", "pt"})  # in the order of _CURRENCIES
 
 # Regular expressions: what num2words gets wrong, a cardinal before a noun (`f`: feminine), an object.
 _CORRECTIONS = {
@@ -155,9 +157,7 @@ def _speaker(language: _Language, text: str, slots: Sequence[str]) -> _Speak:
     """A function from the values of `slots` to the text in words: a sentence, if it ends with a full stop."""
     names = re.findall(r"{(\w+)}", text)
     forms = [(slots.index(name.partition("_")[0]), language.form(name)) for name in names]
-    pattern = re.sub(r"{\w+}", "%s", text)
-
-    sentence = text.endswith(".")
+    pattern, sentence = re.sub(r"{\w+}", "%s", text), text.endswith(".")
 
     def speak(values: _Values) -> str:
         said = pattern % tuple([form(*values[slot]) for slot, form in forms])
@@ -178,8 +178,7 @@ def _language(code: str) -> _Language:
     known = {name.lower(): name for name in converters}
     full = code.replace("-", "_").lower()
     for wanted in (full, full.partition("_")[0]):
-        name = known.get(_SAME_LANGUAGE.get(wanted, wanted), "")
-        if name:
+        if name := known.get(_SAME_LANGUAGE.get(wanted, wanted), ""):
             return (_Owned if name in _OWNED else _Language)(name, converters[name])
     raise ConfigError(f"no numbers in words for language {code!r}; num2words knows {', '.join(sorted(converters))}")
 
@@ -209,8 +208,7 @@ def _usable(source: _Language, target: _Language, draw: _Draw) -> list[str]:
     kinds, taken = ["cardinal"], set(both("cardinal", product(numbers[draw.digits])))
     dates = product(range(1, 29), range(1, 13), (1799, 1905, 2012))
     for kind, values in (("ordinal", product(range(1, 100))), ("year", product(_YEARS)), ("date", dates)):
-        texts = both(kind, values)
-        if texts and taken.isdisjoint(texts):
+        if (texts := both(kind, values)) and taken.isdisjoint(texts):
             kinds.append(kind)
             taken.update(texts)
     wholes, draw.cents = (1, 2, 3, 5, 11, 21, 100, 101, 999, 1234), False
@@ -225,9 +223,8 @@ class _Draw:
 
     def __init__(self, generator: random.Random) -> None:
         self._random = generator.random
-        self.digits = 6
+        self.digits, self.cents = 6, True
         self.currencies: Sequence[int] = range(len(_CURRENCIES))
-        self.cents = True
 
     def below(self, end: int) -> int:
         return int(self._random() * end)
@@ -286,9 +283,9 @@ class _Language:
             month: normalize(re.sub(r"\d+", lambda digits: self.cardinal(int(digits[0])), name))
             for month, name in locale.months["format"]["wide"].items()
         }
-        self._date = _date_parts(
-            locale.date_formats["long"].pattern, bool(_spelled(self.ordinal, product(range(1, 32))))
-        )
+        ordinals = bool(_spelled(self.ordinal, product(range(1, 32))))
+        pattern = locale.date_formats["long"].pattern.replace("M月", "MMMM''")  # the month's name has the 月
+        self._date = _date_parts(pattern, ordinals)
 
     def form(self, name: str) -> Callable[..., str]:
         """The method that spells a slot."""
@@ -306,6 +303,8 @@ class _Language:
         return self._money(currency, whole)
 
     def _amount(self, currency: int, whole: int) -> str:
+        if self.code in _WRONG_MONEY[currency]:
+            raise NotImplementedError
         amount = self._converter.to_currency(float(whole), currency=_CURRENCIES[currency], separator="|")
         return str(amount).partition("|")[0]  # some languages add "zero cents"
 
@@ -371,8 +370,7 @@ class _Owned(_Language):
         return text.replace(mark, self._attribute(number, gender))
 
     def _one_or_many(self, table: str, row: int, number: int) -> str:
-        one, many = self._rows[table][row].split(", ")
-        return self._fill(one if number == 1 else many, number)
+        return self._fill(self._rows[table][row].split(", ")[number != 1], number)
 
     def price(self, currency: int, whole: int, cents: int) -> str:
         money = self._one_or_many("money", currency, whole)
@@ -388,8 +386,8 @@ class _Owned(_Language):
     def time(self, hour: int, minute: int) -> str:
         row = {0: 0, 15: 1, 30: 2, 45: 3}.get(minute, 4 if minute < 30 else 5)
         hours = [self._one_or_many("hour", 0, number) for number in (hour, hour % 12 + 1)]
-        minutes = self.cardinal(min(minute, 60 - minute))
-        return self._rows["clock"][row].format(*hours, minutes, self._attribute(hour, ""))
+        hours += [self.cardinal(min(minute, 60 - minute)), self._attribute(hour, "")]
+        return self._rows["clock"][row].format(*hours)
 
     def counted(self, row: int, number: int) -> str:
         return self._fill(self._rows["counted"][row], number)

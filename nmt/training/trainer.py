@@ -226,7 +226,6 @@ class Trainer:
 
     def _resume(self) -> None:
         run, steps = self.config.run, self.checkpoints.steps()
-        run.mkdir(parents=True, exist_ok=True)
         if steps:
             self._check_unchanged()
             tensors, state = self.checkpoints.load(steps[-1], self.device)
@@ -242,8 +241,12 @@ class Trainer:
                     "again to go on from the one before"
                 ) from None
         partial = run / f".{RESOLVED}"
-        partial.write_text(nmt.config.dump(self.config), encoding="utf-8")
-        partial.replace(run / RESOLVED)  # never half a file: resuming reads it
+        try:
+            run.mkdir(parents=True, exist_ok=True)
+            partial.write_text(nmt.config.dump(self.config), encoding="utf-8")
+            partial.replace(run / RESOLVED)  # never half a file: resuming reads it
+        except OSError as error:
+            raise TrainingError(f"{run}: cannot be written to ({error.strerror or error}): see to the folder") from None
 
     def _restore(self, tensors: dict[str, Tensor], progress: dict[str, Any]) -> None:
         """Put model, average, optimiser, random numbers and progress back to what `_save` stored."""

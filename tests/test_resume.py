@@ -1,0 +1,235 @@
+"""Stopping, killing, a full disk, damage: a run that is resumed ends as if nothing had been, to the bit, or says why not."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+
+from nmt.config import dump
+from nmt.errors import CheckpointError, TrainingError
+from nmt.training.checkpoint import Checkpoints
+from nmt.training.config import RunConfig
+from nmt.training.trainer import Trainer
+
+ROOT = Path(__file__).parent.parent
+# Two batches an update, eleven an epoch: twelve updates end in the third epoch, so that its order is resumed too.
+SHAPE = ("train.batch_tokens=1024", "train.accumulate=2")
+CHILD = """
+import sys
+from pathlib import Path
+
+from nmt.config import load
+from nmt.training import checkpoint
+from nmt.training.config import RunConfig
+from nmt.training.trainer import Interrupted, Trainer
+
+
+def wait():
+    print("ready", flush=True)
+    sys.stdin.readline()
+
+
+def after(update, meter):
+    update(meter)
+    if trainer.progress.step == 7:
+        wait()
+
+
+def before(sync, path):
+    if path.name == ".partial" and trainer.progress.step == 10:
+        wait()
+    sync(path)
+
+
+trainer = Trainer(load(RunConfig, Path(sys.argv[1])))
+update, sync = trainer._update, checkpoint._sync
+if sys.argv[2] == "after an update":
+    trainer._update = lambda meter: after(update, meter)
+else:  # all files of a checkpoint are written, its folder is not yet named
+    checkpoint._sync = lambda path: before(sync, path)
+try:
+    trainer.run()
+except Interrupted as stopped:
+    print(stopped, flush=True)
+    sys.exit(130)
+"""
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.prepared(tmp_path_factory.mktemp("trainer"))
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run folder of twelve updates in one go."""
+    return tiny.trained(corpus, tmp_path_factory.mktemp("uninterrupted") / "run", *SHAPE)
+
+
+def assert_same(run: Path, other: Path) -> None:
+    """The last checkpoints are equal to the bit: weights, averages, optimiser, random numbers, progress; the logs agree."""
+    (tensors, state), (others, expected) = tiny.last_checkpoint(run), tiny.last_checkpoint(other)
+    assert state == expected
+    assert tensors.keys() == others.keys()
+    for name, value in tensors.items():
+        assert torch.equal(value, others[name]), name
+    assert tiny.records(run) == tiny.records(other)
+    assert tiny.records(run, "validation") == tiny.records(other, "validation")
+    assert Checkpoints(run, keep=1).best() == Checkpoints(other, keep=1).best()
+
+
+def child(config: RunConfig, folder: Path, where: str) -> subprocess.Popen[str]:
+    """A training process that has come to the place `where` and waits there for a line."""
+    path = folder / "child.yaml"
+    path.write_text(dump(config), encoding="utf-8")
+    process = subprocess.Popen(
+        [sys.executable, "-c", CHILD, str(path), where],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+# --- the same again -------------------------------------------------------------------------------------------------
+
+
+def test_the_same_seed_gives_the_same_weights_to_the_bit(corpus: Path, uninterrupted: Path, tmp_path: Path) -> None:
+    assert_same(tiny.trained(corpus, tmp_path / "again", *SHAPE), uninterrupted)
+
+
+def test_another_seed_gives_other_weights(corpus: Path, uninterrupted: Path, tmp_path: Path) -> None:
+    other = tiny.last_checkpoint(tiny.trained(corpus, tmp_path / "other", *SHAPE, "seed=2", "train.max_steps=1"))[0]
+    assert not torch.equal(other["model.output"], tiny.last_checkpoint(uninterrupted)[0]["model.output"])
+
+
+def test_stopped_by_a_signal_and_resumed_equals_uninterrupted(
+    corpus: Path, uninterrupted: Path, tmp_path: Path
+) -> None:
+    config = tiny.run_config(corpus, tmp_path / "run", *SHAPE)
+    process = child(config, tmp_path, "after an update")
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate("\n", timeout=120)
+    assert process.returncode == 130
+    assert "stopped at step 7, saved; the same command goes on from there" in output
+    assert Checkpoints(config.run, keep=1).steps()[-1] == 7
+    Trainer(config).run()
+    assert_same(config.run, uninterrupted)
+
+
+@pytest.mark.parametrize(("where", "last"), [("after an update", 6), ("while saving", 6)])
+def test_killed_and_resumed_equals_uninterrupted(
+    corpus: Path, uninterrupted: Path, tmp_path: Path, where: str, last: int
+) -> None:
+    config = tiny.run_config(corpus, tmp_path / "run", *SHAPE)
+    process = child(config, tmp_path, where)
+    process.kill()
+    process.communicate(timeout=120)
+    assert process.returncode == -signal.SIGKILL
+    assert Checkpoints(config.run, keep=1).steps()[-1] == last
+    Trainer(config).run()
+    assert_same(config.run, uninterrupted)
+
+
+def test_a_second_signal_ends_at_once(corpus: Path, tmp_path: Path) -> None:
+    process = child(tiny.run_config(corpus, tmp_path / "run"), tmp_path, "after an update")
+    process.send_signal(signal.SIGTERM)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert Checkpoints(tmp_path / "run", keep=1).steps() == [5, 6]
+
+
+def test_a_resumed_run_may_be_made_longer(corpus: Path, uninterrupted: Path, tmp_path: Path) -> None:
+    run = tiny.trained(corpus, tmp_path / "run", *SHAPE, "train.max_steps=6")
+    assert_same(tiny.trained(corpus, run, *SHAPE), uninterrupted)
+
+
+def test_a_finished_run_stays_as_it_is(corpus: Path, uninterrupted: Path) -> None:
+    before = {
+        path: path.read_bytes()
+        for path in uninterrupted.rglob("*")
+        if path.is_file() and "tensorboard" not in path.parts
+    }
+    tiny.trained(corpus, uninterrupted, *SHAPE)
+    assert all(path.read_bytes() == content for path, content in before.items())
+
+
+# --- what goes wrong ------------------------------------------------------------------------------------------------
+
+
+def test_a_full_disk_ends_training_and_the_same_command_goes_on(
+    corpus: Path, uninterrupted: Path, tmp_path: Path
+) -> None:
+    run = tiny.trained(corpus, tmp_path / "run", *SHAPE, "train.max_steps=6")
+    size = (Checkpoints(run, keep=1).path(6) / "tensors.safetensors").stat().st_size
+    assert size > 20_000
+    config = tiny.run_config(corpus, run, *SHAPE)
+    with (
+        tiny.full_disk(size - 1000),
+        pytest.raises(TrainingError, match="00000010: the checkpoint could not be written"),
+    ):
+        Trainer(config).run()
+    assert Checkpoints(run, keep=1).steps() == [5, 6]
+    assert_same(tiny.trained(corpus, run, *SHAPE), uninterrupted)
+
+
+def damaged_file(run: Path) -> None:
+    path = Checkpoints(run, keep=1).path(6) / "tensors.safetensors"
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def damaged_state(run: Path) -> None:
+    path = Checkpoints(run, keep=1).path(6) / "state.json"
+    path.write_text(json.dumps({"corpus": json.loads(path.read_text())["corpus"], "progress": {"stepp": 6}}))
+
+
+@pytest.mark.parametrize("damage", [damaged_file, damaged_state])
+def test_a_damaged_checkpoint_is_named_and_without_it_the_one_before_is_used(
+    corpus: Path, uninterrupted: Path, tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
+    run = tiny.trained(corpus, tmp_path / "run", *SHAPE, "train.max_steps=6")
+    damage(run)
+    with pytest.raises(CheckpointError, match=r"00000006: .*remove this folder and run again"):
+        Trainer(tiny.run_config(corpus, run, *SHAPE))
+    for path in Checkpoints(run, keep=1).path(6).iterdir():
+        path.unlink()
+    Checkpoints(run, keep=1).path(6).rmdir()
+    assert_same(tiny.trained(corpus, run, *SHAPE), uninterrupted)
+
+
+@pytest.mark.parametrize(
+    ("override", "key"),
+    [
+        ("model.embedding=8", "model"),
+        ("seed=2", "seed"),
+        ("train.batch_tokens=600", r"train\.batch_tokens"),
+        ("optimizer.ema_decay=0", r"optimizer\.ema_decay"),
+    ],
+)
+def test_what_a_run_cannot_change_is_named(corpus: Path, uninterrupted: Path, override: str, key: str) -> None:
+    before = (uninterrupted / "config.yaml").read_bytes()
+    with pytest.raises(CheckpointError, match=f"begun with other values of {key}: put them back"):
+        Trainer(tiny.run_config(corpus, uninterrupted, *SHAPE, override))
+    assert (uninterrupted / "config.yaml").read_bytes() == before
+
+
+def test_a_corpus_that_has_changed_is_named(corpus: Path, uninterrupted: Path, tmp_path: Path) -> None:
+    other = tiny.prepared(tmp_path / "other", joint=True)
+    manifest = json.loads((other / "manifest.json").read_text())
+    (other / "manifest.json").write_text(json.dumps(manifest | {"content_hash": "another"}))
+    with pytest.raises(CheckpointError, match="changed since .* was begun"):
+        Trainer(tiny.run_config(other, uninterrupted, *SHAPE))
