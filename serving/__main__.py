@@ -39,6 +39,7 @@ _ENVIRONMENT = {
 }
 # Requests are small; by default Ray would take 30 % of the memory for its object store.
 _LOCAL: dict[str, Any] = {"include_dashboard": False, "object_store_memory": 128 * 1024 * 1024}
+_FLUSH_S = 0.5  # for the last answers to pass through the proxy
 _EXAMPLE = '{"text": ["Good morning!", "How are you?"]}'
 
 
@@ -122,6 +123,10 @@ def _serve(file: ServeFile, signals: _Signals) -> int:
         signals.stop.wait()
         print("stopping: requests in flight are finished first", flush=True)
         _drain(serve, file, signals)
+        if cluster:
+            serve.delete(file.application.name)
+        else:  # deleting would answer 404 meanwhile, which no client tries again; a refused connection it does
+            signals.hurry.wait(_FLUSH_S)
         return 0
     finally:
         ray.shutdown()
@@ -199,21 +204,21 @@ def _announce(file: ServeFile) -> None:
 
 
 def _drain(serve: Any, file: ServeFile, signals: _Signals) -> None:
-    """Refuse new requests, finish those in flight, then stop; a second signal stops the waiting."""
+    """Refuse new requests by 503 and finish those in flight; a second signal stops the waiting."""
     name, seconds = file.application.name, file.application.args.drain_s
     finished = threading.Event()
 
     def wait() -> None:
         try:
             serve.get_app_handle(name).broadcast("drain", seconds).results(timeout_s=seconds + 5)
+        except Exception as error:  # a gateway that died has nothing left to wait for
+            print(f"a gateway could not be drained: {_first_line(error)}", file=sys.stderr)
         finally:
             finished.set()
 
     threading.Thread(target=wait, daemon=True).start()
     while not finished.wait(0.1) and not signals.hurry.is_set():
         pass
-    if not signals.hurry.is_set():
-        serve.delete(name)  # what is Serve's own ends with our local Ray, or stays with the cluster that it belongs to
 
 
 if __name__ == "__main__":

@@ -126,7 +126,7 @@ def test_a_damaged_checkpoint_is_named_and_what_to_do(tmp_path: Path, file: str,
     checkpoints = saved(tmp_path, 1, 2)
     path = checkpoints.path(2) / file
     path.write_bytes(path.read_bytes()[:-10] if content is None else content)
-    with pytest.raises(CheckpointError, match="00000002: damaged .* remove this folder and run again"):
+    with pytest.raises(CheckpointError, match=r"00000002: damaged .* remove this folder and run again"):
         checkpoints.load(2)
     assert checkpoints.load(1)[1] == STATE
 
@@ -135,7 +135,7 @@ def test_a_damaged_checkpoint_is_named_and_what_to_do(tmp_path: Path, file: str,
 def test_a_missing_file_is_named(tmp_path: Path, file: str) -> None:
     checkpoints = saved(tmp_path, 1)
     (checkpoints.path(1) / file).unlink()
-    with pytest.raises(CheckpointError, match="00000001.*: missing"):
+    with pytest.raises(CheckpointError, match=r"00000001.*: missing"):
         checkpoints.load(1)
 
 

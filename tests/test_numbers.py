@@ -96,6 +96,13 @@ def test_a_source_has_one_target(sample: list[tuple[str, str]]) -> None:
     assert clashes == []
 
 
+def test_a_kind_that_num2words_spells_ambiguously_is_left_out() -> None:
+    """num2words forgets the currency of nineteen in Welsh: such prices would have three targets."""
+    targets: dict[str, str] = {}
+    for source, target in generate("cy", "en", 10_000, 1):
+        assert targets.setdefault(source, target) == target, source
+
+
 def test_all_is_words(sample: list[tuple[str, str]]) -> None:
     for text in itertools.chain.from_iterable(sample):
         assert text

@@ -56,7 +56,7 @@ def test_it_rises_to_the_peak_and_never_again(schedule: str, warmup: int, steps:
 
 @pytest.mark.parametrize("schedule", ["linear", "cosine"])
 def test_a_warm_up_that_leaves_no_step_is_a_config_error(schedule: str) -> None:
-    with pytest.raises(ConfigError, match="warmup_steps 12 leaves no step of train.max_steps 12"):
+    with pytest.raises(ConfigError, match=r"warmup_steps 12 leaves no step of train.max_steps 12"):
         tiny.run_config(Path("c"), Path("r"), f"optimizer.schedule={schedule}", "optimizer.warmup_steps=12")
 
 

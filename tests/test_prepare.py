@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import tiny
 from hub_stub import parquet
+from preparing import files, prepare_small, recipe_of, tree
 
 from nmt.config import parse
 from nmt.corpus.prepare import content_hash, prepare
@@ -20,21 +21,6 @@ from nmt.errors import DataError
 from nmt.text.tokenizer import Tokenizer
 
 Pair = tuple[str, str]
-
-
-def recipe_of(train: list[dict[str, Any]], **changes: Any) -> Recipe:
-    data = {"name": "tiny", "source_language": "en", "target_language": "de", "train": train}
-    return parse(Recipe, data | {"tokenizer": {"vocab_size": 60}} | changes, "recipe")
-
-
-def files(folder: Path, pairs: list[Pair], name: str = "train") -> dict[str, Any]:
-    return dict(tiny.write_files(folder, name, pairs))
-
-
-def tree(folder: Path) -> dict[str, tuple[bytes, int]]:
-    """Every file below `folder`, hidden ones too: its content and when it was written."""
-    paths = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {str(path.relative_to(folder)): (path.read_bytes(), path.stat().st_mtime_ns) for path in paths}
 
 
 def stored(corpus: PreparedCorpus) -> list[Pair]:
@@ -184,11 +170,7 @@ def test_too_large_a_holdout_is_an_error(tmp_path: Path) -> None:
 
 @pytest.fixture
 def made(tmp_path: Path) -> tuple[Recipe, Path]:
-    """A recipe of two files with a test split, and where it is prepared."""
-    pairs = tiny.sentence_pairs(120, seed=10)
-    recipe = recipe_of([files(tmp_path / "in", pairs[:100])], test=[files(tmp_path / "in", pairs[100:], "test")])
-    assert prepare(recipe, tmp_path / "out")
-    return recipe, tmp_path / "out"
+    return prepare_small(tmp_path)
 
 
 def test_nothing_is_done_when_nothing_has_changed(made: tuple[Recipe, Path]) -> None:
@@ -232,6 +214,14 @@ def test_a_damaged_corpus_is_made_anew(made: tuple[Recipe, Path], file: str, dam
         return
     assert prepare(recipe, output)
     assert {name: content for name, (content, _) in tree(output).items()} == before
+
+
+def test_an_evaluation_split_that_lost_a_pair_is_made_anew(made: tuple[Recipe, Path]) -> None:
+    recipe, output = made
+    path = output / "test.jsonl"
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:-1]))
+    assert prepare(recipe, output)
+    assert len(PreparedCorpus.open(output).pairs("test")) == 20
 
 
 def test_a_hub_corpus_is_known_again_without_a_network(tmp_path: Path) -> None:

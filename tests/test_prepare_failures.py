@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 import tiny
 from hub_stub import parquet
+from preparing import files, prepare_small, recipe_of, tree
 
-from nmt.config import parse
+from nmt.cli import main
+from nmt.config import dump
 from nmt.corpus import prepare as prepare_module
 from nmt.corpus.prepare import prepare
 from nmt.corpus.recipe import Recipe
@@ -23,28 +25,9 @@ from nmt.errors import DataError, NMTError
 Pair = tuple[str, str]
 
 
-def recipe_of(train: list[dict[str, Any]], **changes: Any) -> Recipe:
-    data = {"name": "tiny", "source_language": "en", "target_language": "de", "train": train}
-    return parse(Recipe, data | {"tokenizer": {"vocab_size": 60}} | changes, "recipe")
-
-
-def files(folder: Path, pairs: list[Pair], name: str = "train") -> dict[str, Any]:
-    return dict(tiny.write_files(folder, name, pairs))
-
-
-def tree(folder: Path) -> dict[str, tuple[bytes, int]]:
-    """Every file below `folder`, hidden ones too: its content and when it was written."""
-    paths = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {str(path.relative_to(folder)): (path.read_bytes(), path.stat().st_mtime_ns) for path in paths}
-
-
 @pytest.fixture
 def made(tmp_path: Path) -> tuple[Recipe, Path]:
-    """A recipe of two files with a test split, and where it is prepared."""
-    pairs = tiny.sentence_pairs(120, seed=10)
-    recipe = recipe_of([files(tmp_path / "in", pairs[:100])], test=[files(tmp_path / "in", pairs[100:], "test")])
-    assert prepare(recipe, tmp_path / "out")
-    return recipe, tmp_path / "out"
+    return prepare_small(tmp_path)
 
 
 def _unequal(folder: Path) -> None:
@@ -121,6 +104,30 @@ def test_too_small_a_vocabulary_is_an_error(made: tuple[Recipe, Path]) -> None:
     letters = files(output.parent / "in", [("".join(map(chr, range(0x4E00, 0x4E64))), "x" * 90)] * 9, "letters")
     with pytest.raises(DataError, match=r"tokenizer\.vocab_size"):
         prepare(recipe_of([letters], tokenizer={"vocab_size": 40}), output)
+    assert tree(output) == before
+
+
+def test_the_command_prints_one_line_and_ends_with_2(
+    made: tuple[Recipe, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe, output = made
+    path = output.parent / "mine.yaml"
+    path.write_text(dump(recipe), encoding="utf-8")
+    assert main(["prepare", str(path), "--output", str(output)]) == 0
+    assert "nothing has changed (train 100, validation 0, test 20 pairs)" in capsys.readouterr().out
+    before = tree(output)
+    for change, words in (
+        (lambda: path.write_text(dump(recipe) + "cleanin: {}\n", encoding="utf-8"), "did you mean 'cleaning'?"),
+        (lambda: path.write_text(dump(recipe).replace("bpe", "{}"), encoding="utf-8"), "tokenizer.type"),
+        (lambda: (path.write_text(dump(recipe), encoding="utf-8"), _not_utf8(output.parent / "in")), "line 100"),
+    ):
+        change()
+        assert main(["prepare", str(path), "--output", str(output)]) == 2
+        shown = capsys.readouterr()
+        assert shown.out == ""
+        assert shown.err.startswith("nmt prepare: ")
+        assert shown.err.count("\n") == 1
+        assert words in shown.err
     assert tree(output) == before
 
 

@@ -239,8 +239,9 @@ def test_a_folder_may_have_configurations_and_named_columns(tmp_path: Path) -> N
     assert "'en-es' not found. Available: ['en-de', 'en-fr']" in failure(folder=tmp_path / "x", config="en-es")
 
 
-def test_a_relative_folder_is_no_name_on_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_relative_folder_is_no_name_that_the_library_knows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path / "parquet" / "train.parquet", parquet(TRANSLATIONS))
+    write(tmp_path / "train.parquet", parquet(TRANSLATIONS[:1]))  # what a loader called `parquet` would find here
     monkeypatch.chdir(tmp_path)
     assert read(folder="parquet") == PAIRS
 

@@ -79,7 +79,7 @@ def test_training_is_deterministic() -> None:
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match="absent.model: the tokenizer is missing"):
+    with pytest.raises(BundleError, match=r"absent.model: the tokenizer is missing"):
         Tokenizer.load(tmp_path / "absent.model")
 
 
@@ -87,7 +87,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 def test_a_damaged_file_is_named(damage: str, tmp_path: Path) -> None:
     path = tmp_path / "tokenizer.model"
     path.write_bytes({"empty": b"", "text": b"hello", "cut": TOKENIZER.model[:1000]}[damage])
-    with pytest.raises(BundleError, match="tokenizer.model"):
+    with pytest.raises(BundleError, match=r"tokenizer.model"):
         Tokenizer.load(path)
 
 

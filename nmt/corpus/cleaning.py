@@ -140,5 +140,7 @@ class SeenHashes:
             self._runs.append(new)
         while len(self._runs) > 1 and len(self._runs[-2]) < 2 * len(self._runs[-1]):
             last = self._runs.pop()
-            self._runs[-1] = np.sort(np.concatenate((self._runs[-1], last)))
+            merged = np.concatenate((self._runs.pop(), last))
+            merged.sort(kind="stable")  # in place, and quick where the two halves are sorted
+            self._runs.append(merged)
         return fresh

@@ -211,9 +211,9 @@ def _usable(source: _Language, target: _Language, draw: _Draw) -> list[str]:
         if (texts := both(kind, values)) and taken.isdisjoint(texts):
             kinds.append(kind)
             taken.update(texts)
-    wholes, draw.cents = (1, 2, 3, 5, 11, 21, 100, 101, 999, 1234), False
+    wholes, draw.cents = (*range(1, 1000), 1234, 9999), False
     draw.currencies = [row for row in range(len(_CURRENCIES)) if both("price", product([row], wholes, [0]))]
-    if both("price", product(draw.currencies, wholes, [0])):
+    if (prices := both("price", product(draw.currencies, wholes, [0]))) and taken.isdisjoint(prices):
         kinds.append("price")
     return kinds
 

@@ -17,7 +17,10 @@ _SCALE = ".scale"
 
 
 def write_weights(path: Path, tensors: dict[str, Tensor], storage: Storage) -> None:
-    """Store `tensors`; in int8 only matrices are quantised, symmetrically, row by row, the rest is fp32."""
+    """Store `tensors`; in int8 only matrices are quantised, symmetrically, row by row, the rest is fp32.
+
+    Raises `BundleError` for a weight that fp16 can't hold, and when the file can't be written.
+    """
     stored: dict[str, Tensor] = {}
     for name, value in tensors.items():
         if storage == "int8" and value.dim() == 2:
@@ -26,7 +29,12 @@ def write_weights(path: Path, tensors: dict[str, Tensor], storage: Storage) -> N
             stored[name + _SCALE] = scale.float()
         else:
             stored[name] = value.to(torch.float16 if storage == "fp16" else torch.float32).contiguous()
-    save_file(stored, path, metadata={"format": "strata", "storage": storage})
+            if storage == "fp16" and not stored[name].isfinite().all():
+                raise BundleError(f"{path}: {name} holds a number too large for fp16: store fp32 or int8")
+    try:
+        save_file(stored, path, metadata={"format": "strata", "storage": storage})
+    except (SafetensorError, OSError) as error:  # a full disk is either, by where it strikes
+        raise BundleError(f"{path}: could not be written ({error}); free some space, or see to the folder") from None
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

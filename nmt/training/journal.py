@@ -10,9 +10,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from nmt.progress import progress
-
 from nmt.errors import TrainingError
+from nmt.progress import progress
 
 
 class Journal:
@@ -22,7 +21,7 @@ class Journal:
         """`step` is the last update already done."""
         self._path = run / "log.jsonl"
         if self._path.exists():
-            lines = self._path.read_text(encoding="utf-8").split("\n")  # samples may hold what else `splitlines` cuts at
+            lines = self._path.read_text(encoding="utf-8").split("\n")  # not `splitlines`: it would cut inside samples
             kept = [line for line in lines if _step(line) <= step]
             partial = self._path.with_name(".log.jsonl")
             partial.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
