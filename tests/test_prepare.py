@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import pty
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +16,7 @@ import tiny
 from hub_stub import parquet
 from preparing import files, prepare_small, recipe_of, tree
 
-from nmt.config import parse
+from nmt.config import dump, parse
 from nmt.corpus.prepare import content_hash, prepare
 from nmt.corpus.recipe import Recipe
 from nmt.corpus.store import PreparedCorpus
@@ -120,6 +123,27 @@ def test_subwords_are_learned_from_a_sample_of_a_big_corpus(tmp_path: Path, monk
     places = [index for index, pair in enumerate(pairs) if pair[0] in seen]
     assert max(places) > 450
     assert min(places) < 50, "drawn from all over the corpus"
+
+
+def test_the_command_shows_its_progress_and_the_report(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(dump(recipe_of([files(tmp_path, tiny.sentence_pairs(50, seed=12))], holdout={"test": 5})))
+    ours, theirs = pty.openpty()
+    done = subprocess.run(
+        [sys.executable, "-m", "nmt", "prepare", str(path), "--output", str(tmp_path / "out")],
+        cwd=Path(__file__).parent.parent,
+        env={name: value for name, value in os.environ.items() if name != "TQDM_DISABLE"},
+        stdout=subprocess.PIPE,
+        stderr=theirs,  # a terminal: elsewhere there is no progress to see
+        timeout=120,
+        check=True,
+    )
+    shown = os.read(ours, 100_000).decode()
+    os.close(ours)
+    os.close(theirs)
+    assert [bar for bar in ("hold out: ", "clean files", "learn subwords: ", "encode: ") if bar not in shown] == []
+    assert b"train 45, validation 0, test 5 pairs" in done.stdout
+    assert b"| rule | dropped | share | why |" in done.stdout
 
 
 # --- held-out splits ------------------------------------------------------------------------------------------------

@@ -252,6 +252,7 @@ def wrong(**changes: Any) -> str:
         ({"train": [{}]}, "give exactly one of hub, folder, parquet, jsonl, tsv, files, generate (found none)"),
         ({"train": [{"hub": "a/b", "tsv": "c"}]}, "(found hub, tsv)"),
         ({"train": [{"files": ["a"]}]}, "train.0.files"),
+        ({"train": [{"hub": "csv"}]}, "train.0.hub: string should match pattern"),
         ({"train": [{"tsv": "a"}]}, "a tsv needs `columns`"),
         ({"train": [{"generate": "numbers"}]}, "needs `limit`"),
         ({"train": [{"tsv": "a", "config": "b", "columns": {"source": "0", "target": "1"}}]}, "`config` has no meaning for tsv"),

@@ -226,6 +226,7 @@ def test_a_damaged_checkpoint_is_named_and_without_it_the_one_before_is_used(
         ("seed=2", "seed"),
         ("train.batch_tokens=600", r"train\.batch_tokens"),
         ("optimizer.ema_decay=0", r"optimizer\.ema_decay"),
+        ("validation.metric=loss", r"validation\.metric"),
     ],
 )
 def test_what_a_run_cannot_change_is_named(corpus: Path, uninterrupted: Path, override: str, key: str) -> None:

@@ -56,6 +56,30 @@ def greedy(model: Seq2Seq, source: list[int], limit: int) -> tuple[list[int], bo
     return ids, False
 
 
+def simple_beam(
+    model: Seq2Seq, source: list[int], beam: int, penalty: float, limit: int
+) -> list[tuple[float, tuple[int, ...]]]:
+    """Beam search over one sentence with lists, (score, ids with the end mark), the whole prefix decoded anew each time."""
+    memory = model.encode(torch.tensor([source]), torch.tensor([len(source)]))
+    live: list[tuple[float, tuple[int, ...]]] = [(0.0, ())]
+    finished: list[tuple[float, tuple[int, ...]]] = []
+    for length in range(1, limit + 1):
+        longer = []
+        for total, ids in live:
+            logits, _ = model.decode(torch.tensor([[BOS, *ids]]), memory, memory.state)
+            log_p = torch.log_softmax(logits[0, -1], dim=-1).tolist()
+            longer += [(total + log_p[word], (*ids, word)) for word in range(EOS, len(log_p))]
+        best = sorted(longer, reverse=True)[: 2 * beam]
+        finished += [item for item in best[:beam] if item[1][-1] == EOS]
+        live = [item for item in best if item[1][-1] != EOS]
+        if length == limit:
+            finished += live[: max(0, beam - len(finished))]
+        if len(finished) >= beam:
+            break
+        live = live[:beam]
+    return sorted(((total / len(ids) ** penalty, ids) for total, ids in finished), reverse=True)[:beam]
+
+
 def full(candidate: Candidate) -> list[int]:
     return candidate.ids + [EOS] * candidate.ended
 
@@ -71,6 +95,17 @@ def test_a_beam_of_one_is_greedy_search(seed: int) -> None:
 def test_the_greedy_comparison_meets_both_kinds_of_end() -> None:
     ends = {greedy(decided(seed), source, len(source) + 5)[1] for seed in range(8) for source in sentences(6, seed)}
     assert ends == {True, False}
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.integers(0, 1000), st.integers(2, 5), st.sampled_from([0.0, 1.0]), st.floats(0.0, 4.0))
+def test_a_beam_finds_what_a_simple_one_finds(seed: int, beam: int, penalty: float, end: float) -> None:
+    model = decided(seed, end=end)
+    batch = sentences(2, seed)
+    for source, candidates in zip(batch, beam_search(model, batch, options(beam, penalty)), strict=True):
+        expected = simple_beam(model, source, beam, penalty, limit=len(source) + 5)
+        assert [tuple(full(c)) for c in candidates] == [ids for _, ids in expected]
+        assert [c.score for c in candidates] == pytest.approx([score for score, _ in expected], abs=1e-3)
 
 
 @settings(deadline=None, max_examples=25)

@@ -29,7 +29,7 @@ from serving.app import ServeBackend, reserved_cores
 from serving.protocol import Overloaded, Overrides, Refusal, ServedModel, Unavailable
 
 TESTS = Path(__file__).parent
-UP_S = 90  # generous: the tests may share the machine
+UP_S = 200  # generous: the tests may share the machine
 
 
 def free_port() -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ from nmt.errors import BundleError, ConfigError, InputError
 from nmt.inference.bundle import ModelInfo
 from nmt.inference.types import DecodeOptions, Hypothesis, Translation
 from serving.config import Limits, ServeConfig, ServeFile, check_models, load
-from serving.gateway import Activity, create_app
+from serving.errors import Refused
+from serving.gateway import Activity, create_app, parse
 from serving.middleware import ControlHeaders, clean_request_id
 from serving.protocol import Overloaded, Overrides, ServedModel
 
@@ -433,3 +435,19 @@ def test_a_missing_model_says_how_to_get_one(tmp_path: Path) -> None:
         check_models(ServeConfig(models=[str(tmp_path / "none")]))
     with pytest.raises(BundleError, match="not a model bundle"):
         check_models(ServeConfig(models=[str(tmp_path)]))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"text": [' + b"1," * 400_000 + b"1]}",
+        b"{" + b",".join(b'"k%d": 1' % number for number in range(60_000)) + b"}",
+    ],
+    ids=["wrong items", "unknown keys"],
+)
+def test_a_body_full_of_faults_is_refused_at_the_first(body: bytes) -> None:
+    started = time.process_time()
+    with pytest.raises(Refused) as refused:
+        parse(body)
+    assert refused.value.status == 422
+    assert time.process_time() - started < 1.0  # listing all of them takes several times as long

@@ -196,21 +196,21 @@ def _smallest_hashes(recipe: Recipe, count: int, key: bytes) -> list[tuple[int, 
     heap: list[tuple[int, Pair]] = []
     ranks: set[int] = set()
     pairs = (pair for source in recipe.train for pair in read_pairs(source, _languages(recipe)))
-    bar = progress("hold out", "pairs")
-    for raw in pairs:
-        bar.update()
-        pair = normalize(raw[0]), normalize(raw[1])
-        if broken_rule(pair, recipe.cleaning):
-            continue
-        joined = f"{pair[0]}\t{pair[1]}".encode("utf-8", "surrogatepass")
-        rank = -int.from_bytes(hashlib.blake2b(joined, digest_size=8, key=key).digest(), "big")
-        if rank in ranks or (len(heap) == count and rank < heap[0][0]):
-            continue
-        ranks.add(rank)
-        if len(heap) < count:
-            heapq.heappush(heap, (rank, raw))
-        else:
-            ranks.remove(heapq.heapreplace(heap, (rank, raw))[0])
+    with progress("hold out", "pairs") as bar:
+        for raw in pairs:
+            bar.update()
+            pair = normalize(raw[0]), normalize(raw[1])
+            if broken_rule(pair, recipe.cleaning):
+                continue
+            joined = f"{pair[0]}\t{pair[1]}".encode("utf-8", "surrogatepass")
+            rank = -int.from_bytes(hashlib.blake2b(joined, digest_size=8, key=key).digest(), "big")
+            if rank in ranks or (len(heap) == count and rank < heap[0][0]):
+                continue
+            ranks.add(rank)
+            if len(heap) < count:
+                heapq.heappush(heap, (rank, raw))
+            else:
+                ranks.remove(heapq.heapreplace(heap, (rank, raw))[0])
     return heap
 
 

@@ -25,7 +25,9 @@ class Columns(Section):
 class Source(Section):
     """One place where pairs come from. Exactly one of the first seven keys says which kind it is."""
 
-    hub: str | None = Field(None, description="data set on the Hugging Face hub, `owner/name`")
+    hub: str | None = Field(
+        None, pattern=r"^[\w.-]+/[\w.-]+$", description="data set on the Hugging Face hub, `owner/name`"
+    )
     folder: Path | None = Field(None, description="local folder in the layout of a hub data set")
     parquet: str | None = Field(None, description="Parquet files: a path or glob, or hf://datasets/...")
     jsonl: str | None = Field(None, description="JSON lines, one object a line (.gz too)")

@@ -268,6 +268,8 @@ class Trainer:
             keys.append("train.batch_tokens")
         if bool(before.optimizer.ema_decay) != bool(self.config.optimizer.ema_decay):
             keys.append("optimizer.ema_decay")
+        if before.validation.metric != self.config.validation.metric:  # the best so far is a value of the former
+            keys.append("validation.metric")
         if keys:
             raise CheckpointError(
                 f"{path}: this run was begun with other values of {', '.join(keys)}: put them back, or give another run folder "
