@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pty
@@ -138,9 +139,11 @@ def test_the_command_shows_its_progress_and_the_report(tmp_path: Path) -> None:
         timeout=120,
         check=True,
     )
-    shown = os.read(ours, 100_000).decode()
-    os.close(ours)
     os.close(theirs)
+    shown = ""
+    with contextlib.suppress(OSError), os.fdopen(ours, "rb", buffering=0) as terminal:  # how a terminal says the end
+        while part := terminal.read(1000):
+            shown += part.decode()
     assert [bar for bar in ("hold out: ", "clean files", "learn subwords: ", "encode: ") if bar not in shown] == []
     assert b"train 45, validation 0, test 5 pairs" in done.stdout
     assert b"| rule | dropped | share | why |" in done.stdout

@@ -171,6 +171,8 @@ def test_sentences_of_a_source_without_spaces_are_spaced_in_a_target_with_them()
     assert result.text.startswith("你好吗？ 我很好，")
     assert result.text.replace(" ", "") == CHINESE[0] + CHINESE[2]
     assert all(len(piece) <= LIMIT for piece in result.text.split())
+    (cut,) = copier("zh", "en").translate(["苹果" * 30])  # no mark to cut at, and no word known to be cut
+    assert len(cut.text.split()) == cut.segments > 1
 
 
 def test_sentences_of_a_source_with_spaces_are_not_spaced_in_a_target_without() -> None:

@@ -33,7 +33,7 @@ def write_weights(path: Path, tensors: dict[str, Tensor], storage: Storage) -> N
                 raise BundleError(f"{path}: {name} holds a number too large for fp16: store fp32 or int8")
     try:
         save_file(stored, path, metadata={"storage": storage})
-    path.chmod(0o644)  # the library makes it readable by its owner alone
+        path.chmod(0o644)  # the library makes it readable by its owner alone
     except (SafetensorError, OSError) as error:  # a full disk is either, by where it strikes
         raise BundleError(f"{path}: could not be written ({error}); free some space, or see to the folder") from None
 
