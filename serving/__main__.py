@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import argparse
 import errno
+import json
 import logging
 import os
 import re
+import shlex
 import signal
 import socket
 import sys
@@ -40,7 +42,6 @@ _ENVIRONMENT = {
 # Requests are small; by default Ray would take 30 % of the memory for its object store.
 _LOCAL: dict[str, Any] = {"include_dashboard": False, "object_store_memory": 128 * 1024 * 1024}
 _FLUSH_S = 0.5  # for the last answers to pass through the proxy
-_EXAMPLE = '{"text": ["Good morning!", "How are you?"]}'
 
 
 class _Stop(BaseException):
@@ -119,7 +120,7 @@ def _serve(file: ServeFile, signals: _Signals) -> int:
         signals.install()  # Ray sets its own
         _start(serve, file)
         signals.serving()
-        _announce(file)
+        _announce(serve, file)
         signals.stop.wait()
         print("stopping: requests in flight are finished first", flush=True)
         _drain(serve, file, signals)
@@ -195,12 +196,16 @@ def _reason(serve: Any, name: str) -> str:
     return re.sub(r"^nmt\.errors\.\w+: ", "", errors[-1]) if errors else ""
 
 
-def _announce(file: ServeFile) -> None:
+def _announce(serve: Any, file: ServeFile) -> None:
+    """Print where the service is, and a command to try it that works as printed."""
     host, port = file.http_options.host, file.http_options.port
     shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
     url = f"http://{shown}:{port}{file.application.route_prefix.rstrip('/')}"
-    print(f"serving at {url} (API page: {url}/docs). Try:\n", flush=True)
-    print(f"  curl -s {url}/v1/translate -H 'Content-Type: application/json' -d '{_EXAMPLE}'\n", flush=True)
+    request: dict[str, Any] = {"text": ["Good morning!", "How are you?"]}
+    if len(file.application.args.models) > 1:
+        request["model"] = serve.get_app_handle(file.application.name).model_names.remote().result(timeout_s=60)[0]
+    command = f"curl -s {url}/v1/translate -H 'Content-Type: application/json' -d {shlex.quote(json.dumps(request))}"
+    print(f"serving at {url} (API page: {url}/docs). Try:\n\n  {command}\n", flush=True)
 
 
 def _drain(serve: Any, file: ServeFile, signals: _Signals) -> None:

@@ -57,6 +57,8 @@ class TranslatorReplica:
 
     def __init__(self, path: str, threads: int, config: ServeConfig) -> None:
         """Load the bundle at `path` and decode a first sentence, so that a replica that is up has proved that it works."""
+        # Read when PyTorch is imported, below: a thread that waits must not spin on a core that others need.
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         module, _, name = config.loader.partition(":")
         loader = getattr(importlib.import_module(module), name)
         self._translator = cast(Translator, loader.load(Path(path), threads=threads))
@@ -169,6 +171,10 @@ class Gateway:
         """Called by Serve after the constructor. Its proxy puts X-Request-ID on responses, so that the app must not."""
         return create_app(self._backend, self._config, self._activity, request_ids=False)
 
+    async def model_names(self) -> list[str]:
+        """Names of the models, in the order of the configuration."""
+        return [model.info.name for model in await self._backend.models()]
+
     async def drain(self, seconds: float) -> int:
         """Take no new requests and wait for those in flight, `seconds` at most; return how many are left."""
         self._activity.draining = True
@@ -186,7 +192,7 @@ def build(args: dict[str, Any]) -> Application:
     config = parse_args(args)
     paths = check_models(config)
     cores, processes = _cores(), len(paths) * config.replicas
-    threads = config.threads or max(1, int(cores / processes))
+    threads = config.threads or max(1, int((cores - 1) / processes))  # gateway and proxy together keep a core busy
     labels = [path.name if [p.name for p in paths].count(path.name) == 1 else str(path) for path in paths]
     handles = {}
     for number, (label, path) in enumerate(zip(labels, paths, strict=True), start=1):

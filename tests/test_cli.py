@@ -6,11 +6,12 @@ import gzip
 import io
 import json
 import shutil
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
-
 import tiny
+
 from nmt.cli import main
 from nmt.training.bundling import BundleOptions, make_bundle
 from nmt.training.trainer import Trainer
@@ -249,7 +250,7 @@ def test_check_reports_without_writing(corpus: Path, tmp_path: Path, capsys: pyt
 
 def test_check_sees_sides_that_are_shifted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pairs = tiny.sentence_pairs(300, seed=5)
-    shifted = [(a[0], b[1]) for a, b in zip(pairs, pairs[1:], strict=False)]
+    shifted = [(a[0], b[1]) for a, b in pairwise(pairs)]
     recipe = {
         "name": "shifted",
         "source_language": "en",

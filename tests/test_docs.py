@@ -10,14 +10,16 @@ import zipfile
 from pathlib import Path
 
 import pytest
-
 from conftest import ROOT
+
 from nmt.cli import _parser
 from nmt.config import find_shipped, load, shipped
 from nmt.corpus.recipe import Recipe
 from nmt.training.config import RunConfig
 
-PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md"), ROOT / "data" / "README.md"])
+PAGES = sorted(
+    [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md"), ROOT / "data" / "README.md"]
+)
 
 
 def commands(page: Path, name: str) -> list[list[str]]:
@@ -64,7 +66,18 @@ def test_every_training_configuration_validates(path: Path) -> None:
 
 
 def test_recipes_and_configurations_reach_the_wheel(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", str(tmp_path), str(ROOT)]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--quiet",
+        "--no-deps",
+        "--no-build-isolation",
+        "--wheel-dir",
+        str(tmp_path),
+        str(ROOT),
+    ]
     subprocess.run(command, check=True, timeout=280)
     (wheel,) = tmp_path.glob("strata_nmt-*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())

@@ -8,6 +8,7 @@ import os
 import pty
 import subprocess
 import sys
+import termios
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -130,6 +131,7 @@ def test_the_command_shows_its_progress_and_the_report(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(dump(recipe_of([files(tmp_path, tiny.sentence_pairs(50, seed=12))], holdout={"test": 5})))
     ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 120))
     done = subprocess.run(
         [sys.executable, "-m", "nmt", "prepare", str(path), "--output", str(tmp_path / "out")],
         cwd=Path(__file__).parent.parent,

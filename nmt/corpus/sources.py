@@ -11,7 +11,6 @@ import logging
 import os
 import re
 import time
-import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -326,10 +325,7 @@ def _read_files(source: Source, languages: tuple[str, str]) -> Iterator[Pair]:
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     """(1-based number, text) of each line."""
-    try:
-        yield from enumerate(read_lines(path, DataError), 1)
-    except zlib.error:
-        raise DataError(f"{path}: the gzip file is damaged or cut short") from None
+    return enumerate(read_lines(path, DataError), 1)
 
 
 def _unreadable(path: Path, error: OSError) -> DataError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -14,7 +15,7 @@ def read_lines(path: Path, error: type[NMTError] = InputError) -> Iterator[str]:
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
             yield from decode_lines(stream, str(path), error)
-    except (gzip.BadGzipFile, EOFError):
+    except (gzip.BadGzipFile, zlib.error, EOFError):
         raise error(f"{path}: the gzip file is damaged or cut short") from None
     except OSError as problem:
         raise error(f"{path}: {(problem.strerror or str(problem)).lower()}") from None

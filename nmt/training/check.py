@@ -91,16 +91,20 @@ def _trial(config: RunConfig, corpus: PreparedCorpus) -> list[Finding]:
     batch = trainer.batches.batch(0, longest)
     try:
         trainer.try_batch(batch)
-        started, total = time.perf_counter(), 0
+        seconds, total = 0.0, 0
         for position in range(min(_TRIED, len(plan))):
-            total += trainer.try_batch(trainer.batches.batch(0, position))
+            common = trainer.batches.batch(0, position)
+            trainer.try_batch(common)  # a shape's first time is slow: kernels are chosen for it
+            started = time.perf_counter()
+            total += trainer.try_batch(common)
+            seconds += time.perf_counter() - started
     except (RuntimeError, MemoryError) as error:
         if "memory" not in str(error).lower():
             raise
         raise TrainingError(
             f"the longest batch does not fit into memory: lower train.batch_tokens ({config.train.batch_tokens})"
         ) from None
-    rate = total / (time.perf_counter() - started)
+    rate = total / seconds
     tokens = sum(corpus.manifest["tokens"].values()) + 2 * corpus.manifest["splits"]["train"]
     updates = len(plan) / config.train.accumulate
     hours = config.train.max_steps / updates * tokens / rate / 3600
