@@ -87,7 +87,7 @@ def test_the_average_follows_the_weights_with_a_decay_that_rises() -> None:
         average.update(step)
         decay = min(0.9, step / (step + 10))
         expected = decay * expected + (1 - decay) * model.output_bias
-    torch.testing.assert_close(average.model.output_bias, expected)
+        torch.testing.assert_close(average.model.output_bias, expected)
     assert average.model.output_bias is not model.output_bias
     lag = (model.output_bias - average.model.output_bias).mean().item()
     assert lag == pytest.approx(9.0, rel=0.01)  # decay / (1 - decay) steps behind a steady climb

@@ -199,6 +199,15 @@ def test_a_loss_that_is_not_finite_ends_training_and_names_the_step(corpus: Path
     assert all(value.isfinite().all() for value in tiny.last_checkpoint(tmp_path / "run")[0].values())
 
 
+def test_a_gradient_that_is_not_finite_ends_training_before_it_does_harm(corpus: Path, tmp_path: Path) -> None:
+    trainer = Trainer(tiny.run_config(corpus, tmp_path / "run"))
+    before = trainer.model.output_bias.detach().clone()
+    trainer.model.output_bias.register_hook(lambda gradient: gradient * float("inf"))
+    with pytest.raises(TrainingError, match="step 1: the gradient is not finite"):
+        trainer.run()
+    assert torch.equal(trainer.model.output_bias, before)
+
+
 def test_tied_embeddings_need_a_joint_vocabulary(tmp_path: Path) -> None:
     separate = tiny.prepared(tmp_path, joint=False)
     with pytest.raises(ConfigError, match=r"tie_embeddings: all needs tokenizer\.joint: true"):
