@@ -237,15 +237,17 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"nmt {nmt.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_training(commands)
+    _add_using(commands)
+    return parser
+
+
+def _add_training(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """The commands that lead from text to a bundle."""
     configured = argparse.ArgumentParser(add_help=False)
     configured.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="override a setting, as in train.lr=3e-4"
     )
-    searched = argparse.ArgumentParser(add_help=False)
-    searched.add_argument("--beam-size", type=int, metavar="N", help="hypotheses kept at each step; 1 is greedy")
-    searched.add_argument("--length-penalty", type=float, metavar="A", help="scores are log P / length ** A")
-    searched.add_argument("--threads", type=int, metavar="N", help="CPU threads; all cores by default")
-    searched.add_argument("--json", action="store_true", help="print JSON")
 
     command = commands.add_parser(
         "prepare", parents=[configured], help="turn a recipe into a cleaned corpus of token ids"
@@ -277,6 +279,15 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--name", help="name of the model; default: the corpus's")
     command.add_argument("--note", metavar="TEXT", help="how it was trained, for the model card; default: this command")
     command.set_defaults(run=_bundle)
+
+
+def _add_using(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """The commands that use a bundle."""
+    searched = argparse.ArgumentParser(add_help=False)
+    searched.add_argument("--beam-size", type=int, metavar="N", help="hypotheses kept at each step; 1 is greedy")
+    searched.add_argument("--length-penalty", type=float, metavar="A", help="scores are log P / length ** A")
+    searched.add_argument("--threads", type=int, metavar="N", help="CPU threads; all cores by default")
+    searched.add_argument("--json", action="store_true", help="print JSON")
 
     command = commands.add_parser(
         "translate", parents=[searched], help="translate text, files or standard input, line by line"
@@ -312,4 +323,3 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("bundle", type=Path)
     command.add_argument("--json", action="store_true", help="print JSON")
     command.set_defaults(run=_info)
-    return parser

@@ -65,6 +65,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: no such file") from None
     except IsADirectoryError:
         raise ConfigError(f"{path}: is a folder, a YAML file was expected") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: {(error.strerror or str(error)).lower()}") from None
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not UTF-8 text (byte {error.start})") from None
     try:
@@ -73,6 +75,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}, line {mark.line + 1}" if mark else str(path)
         raise ConfigError(f"{where}: not valid YAML: {getattr(error, 'problem', None) or error}") from None
+    except ValueError as error:  # a date such as 2024-13-45
+        raise ConfigError(f"{path}: not valid YAML: {error}; put quotes around text") from None
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: expected `key: value` lines at the top level, found {type(data).__name__}")
     return data

@@ -185,9 +185,6 @@ def test_a_run_without_enough_checkpoints_is_named(run: Path, tmp_path: Path) ->
         make_bundle(empty, tmp_path / "b", BundleOptions())
 
 
-@pytest.mark.xfail(
-    strict=True, reason="make_bundle does not compare the corpus with the one that the run was trained on"
-)
 def test_a_corpus_prepared_anew_since_training_is_noticed(tmp_path: Path) -> None:
     corpus = tiny.prepared(tmp_path)
     run = tiny.trained(corpus, tmp_path / "run", "train.max_steps=1")

@@ -91,11 +91,15 @@ def _steps(run: Path, average: int) -> list[int]:
     return steps[-average:]
 
 
-def _average(run: Path, steps: list[int]) -> dict[str, Tensor]:
+def _average(run: Path, steps: list[int], corpus: PreparedCorpus) -> dict[str, Tensor]:
+    """The mean of the weights of `steps`; raise `CheckpointError` when they were trained on another state of the corpus."""
     checkpoints = Checkpoints(run, keep=1)
     total: dict[str, Tensor] = {}
     for step in steps:
-        for name, value in averaged_weights(checkpoints.load(step)[0]).items():
+        tensors, state = checkpoints.load(step)
+        if state.get("corpus") != corpus.manifest["content_hash"]:
+            raise CheckpointError(f"{corpus.path}: changed since {run} was trained on it: train again, or put it back")
+        for name, value in averaged_weights(tensors).items():
             total[name] = total[name] + value if name in total else value.clone()
     return {name: value / len(steps) for name, value in total.items()}
 
@@ -105,7 +109,7 @@ def _fill(
 ) -> None:
     with torch.device("meta"):
         model = Seq2Seq(config.model, len(corpus.source_tokenizer), len(corpus.target_tokenizer))
-    tensors = without_ties(model, _average(run, steps))
+    tensors = without_ties(model, _average(run, steps, corpus))
     write_weights(folder / WEIGHTS, tensors, options.weights)
     names = tokenizer_files(corpus.joint)
     for name, tokenizer in zip(names, (corpus.source_tokenizer, corpus.target_tokenizer), strict=True):
