@@ -187,6 +187,8 @@ def run_prepare(recipe: Recipe, output: Path, before: str = "", force: bool = Fa
         cwd=Path(__file__).parent.parent,
         stderr=subprocess.PIPE,
         text=True,
+        # A shell starts background jobs with Ctrl-C ignored, and a process inherits that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
