@@ -184,16 +184,16 @@ def test_sentences_of_a_source_with_spaces_are_not_spaced_in_a_target_without() 
 
 
 def test_each_segment_is_within_what_the_model_was_trained_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    from nmt.inference import torch_backend
+    from nmt.inference import translator as module
 
     seen: list[int] = []
-    search = torch_backend.search
+    search = module.beam_search
 
     def spy(model, source, options, cancelled=None):  # type: ignore[no-untyped-def]
         seen.extend(len(ids) for ids in source)
         return search(model, source, options, cancelled)
 
-    monkeypatch.setattr(torch_backend, "search", spy)
+    monkeypatch.setattr(module, "beam_search", spy)
     copier().translate([long_text(9), "the " + "x" * 200 + " dog"])
     assert max(seen) == LIMIT + 1  # and the end mark
     assert all(length > 1 for length in seen)

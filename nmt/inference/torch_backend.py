@@ -1,15 +1,11 @@
-"""The PyTorch backend: weights of a bundle in, candidates out."""
+"""The PyTorch backend: a model out of the weights of a bundle, tied weights restored."""
 
 from __future__ import annotations
-
-from collections.abc import Callable, Sequence
 
 import torch
 
 from nmt.errors import BundleError
 from nmt.inference.bundle import WEIGHTS, Bundle
-from nmt.inference.search import Candidate, beam_search
-from nmt.inference.types import DecodeOptions
 from nmt.inference.weights import read_weights
 from nmt.model.seq2seq import Seq2Seq
 
@@ -52,13 +48,3 @@ def _ties(model: Seq2Seq) -> tuple[str, ...]:
     embeddings = ("target_embedding.weight", "source_embedding.weight")
     names = {"none": (), "output": embeddings[:1], "all": embeddings}
     return names[model.config.tie_embeddings]
-
-
-def search(
-    model: Seq2Seq,
-    source: Sequence[Sequence[int]],
-    options: DecodeOptions,
-    cancelled: Callable[[], bool] | None = None,
-) -> list[list[Candidate]]:
-    """Candidates of each source sentence; see `beam_search`."""
-    return beam_search(model, source, options, cancelled)

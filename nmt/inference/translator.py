@@ -10,7 +10,7 @@ from pathlib import Path
 from nmt.errors import InputError
 from nmt.inference import torch_backend
 from nmt.inference.bundle import Bundle, ModelInfo
-from nmt.inference.search import Candidate
+from nmt.inference.search import Candidate, beam_search
 from nmt.inference.types import DecodeOptions, Hypothesis, Translation
 from nmt.model.seq2seq import Seq2Seq
 from nmt.text.normalize import normalize
@@ -136,7 +136,7 @@ class Translator:
         while start < len(order):
             rows = max(1, _BATCH_CELLS // (options.beam_size * len(parts[order[start]].ids)))
             batch = order[start : start + rows]
-            results = torch_backend.search(self.model, [parts[index].ids for index in batch], options, cancelled)
+            results = beam_search(self.model, [parts[index].ids for index in batch], options, cancelled)
             for index, candidates in zip(batch, results, strict=True):
                 found[index] = candidates
             start += rows
