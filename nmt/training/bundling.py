@@ -38,6 +38,9 @@ from nmt.training.config import RunConfig
 from nmt.training.trainer import RESOLVED
 
 
+_BAR = r"\|"  # a vertical bar in a cell of a Markdown table
+
+
 @dataclass(frozen=True)
 class BundleOptions:
     """What `nmt bundle` may be told: how many checkpoints to average (the best alone by default), storage, name, command."""
@@ -197,7 +200,7 @@ def model_card(bundle: BundleConfig, metrics: dict[str, Any]) -> str:
         lines += ["Measured on the stored weights.", "", "| data | score | search | signature |", "|---|---|---|---|"]
         lines += [
             f"| {item['data']}, {item['sentences']} sentences | {item['name']} {item['score']:.2f} | {item['search']} | "
-            f"`{item['signature']}` |"
+            f"`{item['signature'].replace('|', _BAR)}` |"
             for item in metrics["scores"]
         ]
     else:
