@@ -37,7 +37,6 @@ from nmt.training.checkpoint import Checkpoints, averaged_weights
 from nmt.training.config import RunConfig
 from nmt.training.trainer import RESOLVED
 
-
 _BAR = r"\|"  # a vertical bar in a cell of a Markdown table
 
 
