@@ -6,13 +6,19 @@ import gzip
 import io
 import json
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import tiny
+from conftest import ROOT
 
 from nmt.cli import main
+from nmt.config import dump
 from nmt.training.bundling import BundleOptions, make_bundle
 from nmt.training.trainer import Trainer
 
@@ -268,8 +274,6 @@ def test_check_sees_sides_that_are_shifted(tmp_path: Path, capsys: pytest.Captur
 
 
 def _config(corpus: Path, folder: Path) -> Path:
-    from nmt.config import dump
-
     path = folder / "config.yaml"
     path.write_text(dump(tiny.run_config(corpus, folder / "run")))
     return path
@@ -304,3 +308,19 @@ def test_train_then_the_same_command_has_nothing_left_to_do(
     before = sorted((path, path.stat().st_mtime_ns) for path in (tmp_path / "run" / "checkpoints").rglob("*"))
     assert main(["train", config]) == 0
     assert sorted((path, path.stat().st_mtime_ns) for path in (tmp_path / "run" / "checkpoints").rglob("*")) == before
+
+
+def test_ctrl_c_saves_a_checkpoint_and_exits_130(corpus: Path, tmp_path: Path) -> None:
+    config = tiny.run_config(corpus, tmp_path / "run", "train.max_steps=100000", "train.save_every=100000")
+    (tmp_path / "config.yaml").write_text(dump(config))
+    command = [sys.executable, "-m", "nmt", "train", str(tmp_path / "config.yaml")]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    log, deadline = tmp_path / "run" / "log.jsonl", time.monotonic() + 60
+    while not (log.exists() and log.stat().st_size) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    errors = process.communicate(timeout=60)[1]
+    assert process.returncode == 130
+    assert "saved; the same command goes on from there" in errors
+    assert "Traceback" not in errors
+    assert len(list((tmp_path / "run" / "checkpoints").glob("0*/state.json"))) >= 1
