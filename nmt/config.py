@@ -82,6 +82,15 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return data
 
 
+def merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """A copy of `base` with `changes` laid over it, section by section."""
+    result = {key: _deep_copy(value) for key, value in base.items()}
+    for key, value in changes.items():
+        both = isinstance(value, dict) and isinstance(result.get(key), dict)
+        result[key] = merge(result[key], value) if both else _deep_copy(value)
+    return result
+
+
 def apply_overrides(data: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
     """Return a copy of `data` with each `a.b=value` of `overrides` set; values are read as YAML."""
     result: dict[str, Any] = _deep_copy(data)

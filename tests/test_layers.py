@@ -27,9 +27,10 @@ FLOORS = {
     "nmt.evaluation": 6,
     "nmt.training": 7,
     "nmt.study": 8,
-    "nmt.cli": 9,
-    "nmt.__main__": 10,
-    "serving": 11,
+    "nmt.commands": 9,
+    "nmt.cli": 10,
+    "nmt.__main__": 11,
+    "serving": 12,
 }
 SERVICE = ("serving", "ray", "fastapi", "starlette", "uvicorn")
 UNPICKLERS = ("pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal")

@@ -29,7 +29,7 @@ def _doubles() -> Iterator[None]:
 
 def stack(inputs: int, dropout: float = 0.0, **settings: object) -> StackedRNN:
     """A stack with random biases too, so that none of them can be forgotten unseen."""
-    made = StackedRNN(StackConfig.model_validate(settings), inputs, dropout)
+    made = StackedRNN(StackConfig.model_validate(settings), inputs, dropout, return_grid=True)
     for name, parameter in made.named_parameters():
         if "bias" in name:
             nn.init.normal_(parameter, std=0.3)
@@ -69,7 +69,7 @@ def test_the_simple_cell_is_its_formula_in_every_layer_at_every_step() -> None:
         below = row
     assert output.grid[0].shape == (1, 4, 3)
     assert output.grid[1].shape == (1, 4, 2)
-    assert output.top is output.grid[1]
+    assert output.output is output.grid[1]
 
 
 def test_the_lstm_cell_is_its_formula() -> None:
@@ -82,7 +82,7 @@ def test_the_lstm_cell_is_its_formula() -> None:
         i, f, g, o = gates[:2].sigmoid(), gates[2:4].sigmoid(), gates[4:6].tanh(), gates[6:].sigmoid()
         c = f * c + i * g
         h = o * torch.tanh(c)
-        torch.testing.assert_close(network(x, torch.tensor([5])).top[0, t], h)
+        torch.testing.assert_close(network(x, torch.tensor([5])).output[0, t], h)
 
 
 def test_layers_differ_in_cell_and_width() -> None:
@@ -115,13 +115,13 @@ def test_padding_never_reaches_a_real_step(bidirectional: str) -> None:
     x = ragged(3)
     real = torch.arange(STEPS) < LENGTHS[:, None]
     other = torch.where(real[:, :, None], x, 1e6)
-    assert torch.equal(network(x, LENGTHS).top[real], network(other, LENGTHS).top[real])
+    assert torch.equal(network(x, LENGTHS).output[real], network(other, LENGTHS).output[real])
 
 
 def test_a_bidirectional_layer_sees_both_ways_and_a_forward_layer_only_back() -> None:
     x = torch.randn(1, 5, 3, requires_grad=True)
     for bidirectional, seen in (("none", [1, 1, 1, 0, 0]), ("first", [1, 1, 1, 1, 1])):
-        top = stack(3, layers=1, hidden=4, bidirectional=bidirectional)(x, torch.tensor([5])).top
+        top = stack(3, layers=1, hidden=4, bidirectional=bidirectional)(x, torch.tensor([5])).output
         (gradient,) = torch.autograd.grad(top[0, 2].sum(), x)
         assert (gradient[0].abs().sum(1) > 0).int().tolist() == seen
 
@@ -150,7 +150,7 @@ def test_a_plain_stack_is_pytorchs_own(cell: str, reference: type[nn.RNNBase], b
     packed = pack_padded_sequence(x, LENGTHS, batch_first=True, enforce_sorted=False)
     expected = pad_packed_sequence(native(packed)[0], batch_first=True)[0]
     real = torch.arange(STEPS) < LENGTHS[:, None]
-    torch.testing.assert_close(network(x, LENGTHS).top[real], expected[real])
+    torch.testing.assert_close(network(x, LENGTHS).output[real], expected[real])
 
 
 def test_the_state_after_the_last_step_goes_on_where_it_was() -> None:
@@ -225,7 +225,7 @@ def test_layer_norm_is_on_the_input_of_each_layer_but_the_first() -> None:
 
 def test_a_stack_of_64_layers_passes_a_gradient_to_its_first() -> None:
     network = stack(4, layers=64, hidden=4)
-    network(torch.randn(2, 3, 4), torch.tensor([3, 3])).top.sum().backward()
+    network(torch.randn(2, 3, 4), torch.tensor([3, 3])).output.sum().backward()
     gradient = kernel(network.layers[0])["weight_ih"].grad
     assert gradient is not None
     assert 1e-6 < gradient.norm() < 1e6
@@ -251,6 +251,6 @@ def test_dropout_is_on_the_output_of_every_layer_in_training_only() -> None:
         assert 0 < gone.sum() < 32
         assert torch.equal(level[0] == 0, gone.expand(5, 32))
     network.eval()
-    first, second = (network(x, torch.tensor([5])).top for _ in range(2))
+    first, second = (network(x, torch.tensor([5])).output for _ in range(2))
     assert torch.equal(first, second)
     assert (first != 0).all()

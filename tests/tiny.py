@@ -180,13 +180,13 @@ class CopyModel(nn.Module):
         """The source ids (B, S) are the memory, the position in them is the state."""
         mask = torch.arange(source.shape[1]) < lengths[:, None]
         start = DecoderState(((torch.zeros(len(source), 1, dtype=torch.long),),))
-        return Memory(source, source, mask, start)
+        return Memory((source,), (source,), mask, start)
 
     def decode(self, target: Tensor, memory: Memory, state: DecoderState) -> tuple[Tensor, DecoderState]:
         """Logits (B, 1, V) that all but make sure of the next source id."""
         position = state.layers[0][0]
         last = memory.mask.sum(1, keepdim=True) - 1
-        chosen = memory.key.gather(1, torch.minimum(position, last))  # (B, 1)
+        chosen = memory.keys[0].gather(1, torch.minimum(position, last))  # (B, 1)
         chosen = torch.where(position > last, EOS, chosen)
         logits = torch.zeros(len(target), 1, len(self.output_bias)).scatter_(2, chosen[:, :, None], 20.0)
         return logits, DecoderState(((position + 1,),))

@@ -1,10 +1,12 @@
-"""Multi-head scaled dot-product attention over the encoder's outputs (Luong 2015 eq. 8 scaled; Vaswani 2017 eq. 1)."""
+"""Attention over the encoder's outputs: dot-product and additive, with any number of heads."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from nmt.model.config import ModelConfig
 
 
 class Attention(nn.Module):
@@ -26,16 +28,67 @@ class Attention(nn.Module):
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
         """The context (B, T, H) of `query` (B, T, H) over projected `key` and `value`; `mask` (B, S) is True at real tokens."""
-        context = F.scaled_dot_product_attention(
-            self._split(self.query(query)), key, value, attn_mask=mask[:, None, None, :]
-        )
-        return context.transpose(1, 2).flatten(2)  # (B, T, H)
+        return (self._heads_weights(query, key, mask) @ value).transpose(1, 2).flatten(2)
 
     def weights(self, query: Tensor, key: Tensor, mask: Tensor) -> Tensor:
         """The attention weights (B, T, S) that `forward` uses, averaged over the heads."""
-        q = self._split(self.query(query))
-        scores = q @ key.transpose(-1, -2) / q.shape[-1] ** 0.5  # (B, A, T, S)
-        return torch.softmax(scores.masked_fill(~mask[:, None, None, :], float("-inf")), dim=-1).mean(dim=1)
+        return self._heads_weights(query, key, mask).mean(dim=1)
+
+    def scores(self, query: Tensor, key: Tensor) -> Tensor:
+        """How well each key fits each query: (B, A, T, S) of `query` (B, A, T, H / A) and `key` (B, A, S, H / A)."""
+        raise NotImplementedError
+
+    def _heads_weights(self, query: Tensor, key: Tensor, mask: Tensor) -> Tensor:
+        scores = self.scores(self._split(self.query(query)), key)  # (B, A, T, S)
+        return torch.softmax(scores.masked_fill(~mask[:, None, None, :], float("-inf")), dim=-1)
 
     def _split(self, x: Tensor) -> Tensor:
         return x.view(*x.shape[:-1], self.heads, -1).transpose(1, 2)  # (B, A, steps, H / A)
+
+
+class DotAttention(Attention):
+    """q W k, Luong's "general" score (2015, eq. 8) with any number of heads; scaled by 1 / sqrt(H / A) as in Vaswani 2017, eq. 1."""
+
+    def __init__(self, query_width: int, memory_width: int, heads: int, scaled: bool) -> None:
+        """As `Attention`; unscaled scores grow with the width, so beyond about 512 they saturate the softmax (Britz 2017)."""
+        super().__init__(query_width, memory_width, heads)
+        self.scale = (query_width // heads) ** -0.5 if scaled else 1.0
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
+        """As `Attention.forward`, in one fused kernel."""
+        context = F.scaled_dot_product_attention(
+            self._split(self.query(query)), key, value, attn_mask=mask[:, None, None, :], scale=self.scale
+        )
+        return context.transpose(1, 2).flatten(2)  # (B, T, H)
+
+    def scores(self, query: Tensor, key: Tensor) -> Tensor:
+        """q k scale."""
+        return query @ key.transpose(-1, -2) * self.scale
+
+
+class AdditiveAttention(Attention):
+    """g v / |v| tanh(W q + U k + b): Bahdanau 2015 (A.1.2), normalised as in Salimans and Kingma 2016 and GNMT v2.
+
+    The tanh is over (B, A, T, S, H / A) values, so memory and time grow with T S H.
+    """
+
+    def __init__(self, query_width: int, memory_width: int, heads: int) -> None:
+        """As `Attention`."""
+        super().__init__(query_width, memory_width, heads)
+        width = query_width // heads
+        self.v = nn.Parameter(torch.empty(heads, width).uniform_(-(width**-0.5), width**-0.5))
+        self.gain = nn.Parameter(torch.full((heads,), width**-0.5))
+        self.bias = nn.Parameter(torch.zeros(heads, width))
+
+    def scores(self, query: Tensor, key: Tensor) -> Tensor:
+        """g v / |v| tanh(q + k + b)."""
+        v = self.v * (self.gain / self.v.norm(dim=-1))[:, None]  # (A, H / A)
+        hidden = torch.tanh((query + self.bias[:, None])[:, :, :, None] + key[:, :, None])  # (B, A, T, S, H / A)
+        return torch.einsum("batsh,ah->bats", hidden, v.to(hidden.dtype))
+
+
+def make_attention(config: ModelConfig, query_width: int, memory_width: int) -> Attention:
+    """The attention that the configuration names."""
+    if config.attention == "additive":
+        return AdditiveAttention(query_width, memory_width, config.attention_heads)
+    return DotAttention(query_width, memory_width, config.attention_heads, scaled=config.attention == "scaled_dot")

@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import difflib
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from nmt.config import Section
+from nmt.config import Section, merge
+from nmt.model.presets import PRESETS
 
-Cell = Literal["lstm", "gru", "rnn"]
+Cell = Literal["lstm", "gru", "rnn", "rnn_relu"]
+Wiring = Literal["gnmt", "deep", "luong", "bahdanau"]
+Initialisation = Literal["orthogonal", "uniform"] | Annotated[float, Field(gt=0, le=1)]
 
 
 class StackConfig(Section):
-    """A stack of recurrent layers. Width and cell are one value for all layers or a list with one value a layer."""
+    """A stack of recurrent layers. Width, cell and direction are one value for all layers or a list with one value a layer."""
 
     layers: int = Field(2, ge=1, le=64)
     hidden: int | tuple[int, ...] = Field(512, description="width of a layer's output; both directions together")
     cell: Cell | tuple[Cell, ...] = "lstm"
-    bidirectional: Literal["none", "first", "all"] = Field("none", description="which layers read both ways")
-    residual: bool = Field(True, description="add a layer's input to its output, from the second layer on")
+    bidirectional: Literal["none", "first", "all"] | tuple[bool, ...] = Field(
+        "none", description="which layers read both ways"
+    )
+    residual: bool | Annotated[int, Field(ge=2)] = Field(
+        True, description="add a layer's input to its output from the second layer on, or from the layer of this number"
+    )
     layer_norm: bool = Field(False, description="normalise a layer's input (pre-LN)")
 
     @model_validator(mode="after")
     def _fits(self) -> StackConfig:
-        for name in ("hidden", "cell"):
+        for name in ("hidden", "cell", "bidirectional"):
             value = getattr(self, name)
             if isinstance(value, tuple) and len(value) != self.layers:
                 raise ValueError(f"{name} lists {len(value)} values for {self.layers} layers")
@@ -44,15 +52,24 @@ class StackConfig(Section):
         """Cell of each layer."""
         return self.cell if isinstance(self.cell, tuple) else (self.cell,) * self.layers
 
+    @property
+    def first_residual(self) -> int:
+        """The lowest layer (from 0) whose input is added to its output; `layers` when there is none."""
+        if isinstance(self.residual, bool):
+            return 1 if self.residual else self.layers
+        return self.residual - 1
+
     def both_ways(self, layer: int) -> bool:
         """Whether layer `layer` (from 0) is bidirectional."""
+        if isinstance(self.bidirectional, tuple):
+            return self.bidirectional[layer]
         return self.bidirectional == "all" or (self.bidirectional == "first" and layer == 0)
 
 
 class EncoderConfig(StackConfig):
     """The encoder's stack; its first layer reads both ways unless said otherwise."""
 
-    bidirectional: Literal["none", "first", "all"] = "first"
+    bidirectional: Literal["none", "first", "all"] | tuple[bool, ...] = "first"
 
 
 class DecoderConfig(StackConfig):
@@ -71,20 +88,64 @@ class DropoutConfig(Section):
 
 
 class ModelConfig(Section):
-    """A deep recurrent encoder-decoder with attention."""
+    """A deep recurrent encoder-decoder with attention.
+
+    `preset: NAME` may stand among the keys: it gives every key that is not written beside it.
+    """
 
     embedding: int = Field(512, ge=1)
+    wiring: Wiring = Field(
+        "gnmt",
+        description="gnmt: attention queried by the bottom decoder layer, context to every layer; deep: pre-LN residual "
+        "recurrence, attention and feed-forward in every layer; luong, bahdanau: input feeding, one step at a time",
+    )
     encoder: EncoderConfig = EncoderConfig()
     decoder: DecoderConfig = DecoderConfig()
-    attention_heads: int = Field(4, ge=1, description="heads of scaled dot-product attention")
+    attention: Literal["scaled_dot", "dot", "additive"] = Field(
+        "scaled_dot", description="how query and key are scored; additive is normalised"
+    )
+    attention_heads: int = Field(4, ge=1)
+    feed_forward: int | None = Field(
+        None, ge=1, description="inner width of wiring deep's feed-forward blocks; twice the layer's width by default"
+    )
     tie_embeddings: Literal["none", "output", "all"] = Field(
         "all", description="output = target embedding; all = source embedding too (needs a joint vocabulary)"
     )
     dropout: DropoutConfig = DropoutConfig()
+    init: Initialisation = Field(
+        "orthogonal",
+        description="recurrent weights orthogonal, with Glorot input weights or (uniform) in 1/sqrt(H); a number u: all in +-u",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _preset(cls, data: Any) -> Any:
+        if not isinstance(data, dict) or "preset" not in data:
+            return data
+        name = data["preset"]
+        if name not in PRESETS:
+            close = difflib.get_close_matches(str(name), PRESETS, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(PRESETS)}"
+            raise ValueError(f"no preset is called {name!r} ({hint})")
+        return merge(PRESETS[name], {key: value for key, value in data.items() if key != "preset"})
 
     @model_validator(mode="after")
-    def _heads_divide(self) -> ModelConfig:
-        width = self.decoder.widths[0]
-        if width % self.attention_heads:
-            raise ValueError(f"attention_heads {self.attention_heads} does not divide decoder width {width}")
+    def _serves(self) -> ModelConfig:
+        for width in self.attended_widths:
+            if width % self.attention_heads:
+                raise ValueError(f"attention_heads {self.attention_heads} does not divide decoder width {width}")
+        if self.wiring != "deep" and self.feed_forward is not None:
+            raise ValueError(f"feed_forward has no meaning for wiring {self.wiring}: only deep has such blocks")
+        if self.wiring == "deep":
+            for name, stack in (("encoder", self.encoder), ("decoder", self.decoder)):
+                if stack.residual is not True or not stack.layer_norm:
+                    raise ValueError(
+                        f"wiring deep is residual and pre-LN in every layer: set {name}.residual and {name}.layer_norm to true"
+                    )
         return self
+
+    @property
+    def attended_widths(self) -> tuple[int, ...]:
+        """The widths of the decoder layers that query the attention."""
+        widths = self.decoder.widths
+        return {"gnmt": widths[:1], "deep": widths, "luong": widths[-1:], "bahdanau": widths[-1:]}[self.wiring]

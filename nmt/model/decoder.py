@@ -1,20 +1,20 @@
-"""The decoder: recurrent layers with attention queried by the bottom layer, no input feeding.
+"""What every decoder is to the rest of the system, and the decoder in the wiring of GNMT v2.
 
-The wiring is that of GNMT v2: the bottom layer's own output is the query, and the context is an input of every layer above.
-A step depends on earlier contexts only through the layers' states, so teacher forcing over T steps is one fused kernel call a
-layer, and the same code runs one step of search.
+No input feeding: the attention query is a layer's own output, so a step depends on earlier contexts only through the layers'
+states. Teacher forcing over T steps is one fused kernel call a layer, and the same code runs one step of search.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from nmt.model.attention import Attention
+from nmt.model.attention import Attention, make_attention
 from nmt.model.config import DecoderConfig, ModelConfig
-from nmt.model.rnn import RecurrentLayer, SharedDropout, State
+from nmt.model.rnn import RecurrentLayer, SharedDropout, State, shortcut
 
 
 @dataclass(frozen=True)
@@ -30,16 +30,17 @@ class DecoderState:
 
 @dataclass(frozen=True)
 class Memory:
-    """What the encoder leaves for the decoder: projected keys and values (B, A, S, H / A), mask (B, S), first state."""
+    """What the encoder leaves for the decoder: keys and values (B, A, S, H / A) of each attention, mask (B, S), first state."""
 
-    key: Tensor
-    value: Tensor
+    keys: tuple[Tensor, ...]
+    values: tuple[Tensor, ...]
     mask: Tensor
     state: DecoderState
 
     def select(self, rows: Tensor) -> Memory:
         """The memory of `rows` (N,) of the batch."""
-        return Memory(self.key[rows], self.value[rows], self.mask[rows], self.state.select(rows))
+        keys, values = (tuple(part[rows] for part in parts) for parts in (self.keys, self.values))
+        return Memory(keys, values, self.mask[rows], self.state.select(rows))
 
 
 class Bridge(nn.Module):
@@ -64,11 +65,30 @@ class Bridge(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Deep recurrent decoder with attention; returns the vector that meets the vocabulary."""
+    """Base of the decoders: encoder outputs in, then target steps from a state to vectors that meet the vocabulary."""
+
+    bridge: Bridge
+
+    def attentions(self) -> Iterable[Attention]:
+        """The attentions whose keys and values `Memory` holds, in its order."""
+        raise NotImplementedError
+
+    def remember(self, encoded: Tensor, mask: Tensor) -> Memory:
+        """Everything the decoder needs of `encoded` (B, S, H), projected once."""
+        keys, values = zip(*(attention.project(encoded) for attention in self.attentions()), strict=True)
+        return Memory(keys, values, mask, self.bridge(encoded, mask))
+
+    def forward(self, embedded: Tensor, memory: Memory, state: DecoderState) -> tuple[Tensor, DecoderState]:
+        """Run T steps over `embedded` (B, T, E) from `state`; return vectors (B, T, E) and the state after them."""
+        raise NotImplementedError
+
+
+class GNMTDecoder(Decoder):
+    """Attention queried by the bottom layer, whose context is an input of every layer above (Wu et al. 2016, as in GNMT v2)."""
 
     def __init__(self, config: ModelConfig, memory_width: int) -> None:
         super().__init__()
-        stack, rate = config.decoder, config.dropout.layer
+        stack = config.decoder
         widths = stack.widths
         context = widths[0]  # the context is as wide as the query
         inputs = (config.embedding, *(width + context for width in widths[:-1]))
@@ -76,37 +96,35 @@ class Decoder(nn.Module):
             RecurrentLayer(cell, size, width) for cell, size, width in zip(stack.cells, inputs, widths, strict=True)
         )
         self.norms = nn.ModuleList(nn.LayerNorm(width) if stack.layer_norm else nn.Identity() for width in widths[:-1])
+        self.first_residual = stack.first_residual
         self.shortcuts = nn.ModuleList(
-            nn.Identity() if below == above else nn.Linear(below, above, bias=False)
-            for below, above in zip(widths[:-1] if stack.residual else (), widths[1:], strict=False)
+            shortcut(widths[i - 1], widths[i]) for i in range(stack.first_residual, stack.layers)
         )
-        self.attention = Attention(widths[0], memory_width, config.attention_heads)
+        self.attention = make_attention(config, widths[0], memory_width)
         self.bridge = Bridge(memory_width, stack)
         self.combine = nn.Linear(widths[-1] + context, config.embedding)
-        self.dropout = SharedDropout(rate)
+        self.dropout = SharedDropout(config.dropout.layer)
         self.output_dropout = nn.Dropout(config.dropout.output)
         nn.init.xavier_uniform_(self.combine.weight)
         nn.init.zeros_(self.combine.bias)
 
-    def remember(self, encoded: Tensor, mask: Tensor) -> Memory:
-        """Everything the decoder needs of `encoded` (B, S, H), projected once."""
-        key, value = self.attention.project(encoded)
-        return Memory(key, value, mask, self.bridge(encoded, mask))
+    def attentions(self) -> Iterable[Attention]:
+        """The one attention."""
+        return (self.attention,)
 
     def forward(self, embedded: Tensor, memory: Memory, state: DecoderState) -> tuple[Tensor, DecoderState]:
-        """Run T steps over `embedded` (B, T, E) from `state`; return vectors (B, T, E) and the state after them.
-
-        The vector is tanh(W [h; c]) of the top layer's output and the context (Luong 2015, eq. 5).
-        """
+        """As `Decoder.forward`; a vector is tanh(W [h; c]) of the top layer's output and the context (Luong 2015, eq. 5)."""
         output, final = self.layers[0](embedded, state=state.layers[0])
         finals = [final]
         x = self.dropout(output)  # (B, T, H)
-        context = self.attention(x, memory.key, memory.value, memory.mask)  # (B, T, H)
-        for index, layer in enumerate(list(self.layers)[1:]):
-            below = torch.cat((self.norms[index](x), context), dim=-1)
-            output, final = layer(below, state=state.layers[index + 1])
+        context = self.attention(x, memory.keys[0], memory.values[0], memory.mask)  # (B, T, H)
+        for index, layer in enumerate(list(self.layers)[1:], start=1):
+            below = torch.cat((self.norms[index - 1](x), context), dim=-1)
+            output, final = layer(below, state=state.layers[index])
             output = self.dropout(output)
-            x = output + self.shortcuts[index](x) if len(self.shortcuts) else output
+            if index >= self.first_residual:
+                output = output + self.shortcuts[index - self.first_residual](x)
+            x = output
             finals.append(final)
         vectors = torch.tanh(self.combine(torch.cat((x, context), dim=-1)))  # (B, T, E)
         return self.output_dropout(vectors), DecoderState(tuple(finals))

@@ -11,6 +11,8 @@ from nmt.model.rnn import StackedRNN
 class Encoder(nn.Module):
     """Deep recurrent encoder; its first layer usually reads both ways, so each position knows the whole sentence."""
 
+    width: int  # of the outputs
+
     def __init__(self, config: EncoderConfig, inputs: int, dropout: float) -> None:
         super().__init__()
         self.stack = StackedRNN(config, inputs, dropout)
@@ -18,5 +20,5 @@ class Encoder(nn.Module):
 
     def forward(self, embedded: Tensor, lengths: Tensor) -> Tensor:
         """Outputs (B, S, H) for `embedded` (B, S, E) with `lengths` (B,) real steps."""
-        top: Tensor = self.stack(embedded, lengths).top
-        return top
+        output: Tensor = self.stack(embedded, lengths).output
+        return output

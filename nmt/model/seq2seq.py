@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nmt.errors import ConfigError
-from nmt.model.config import ModelConfig
-from nmt.model.decoder import Decoder, DecoderState, Memory
+from nmt.model.config import ModelConfig, Wiring
+from nmt.model.decoder import Decoder, DecoderState, GNMTDecoder, Memory
+from nmt.model.deep import DeepDecoder, DeepEncoder
 from nmt.model.encoder import Encoder
+from nmt.model.initialise import initialise
+from nmt.model.landmarks import BahdanauDecoder, LuongDecoder
 from nmt.text.tokenizer import PAD
+
+_DECODERS: dict[Wiring, Callable[[ModelConfig, int], Decoder]] = {
+    "gnmt": GNMTDecoder,
+    "deep": DeepDecoder,
+    "luong": LuongDecoder,
+    "bahdanau": BahdanauDecoder,
+}
 
 
 class Seq2Seq(nn.Module):
@@ -39,9 +51,13 @@ class Seq2Seq(nn.Module):
             else nn.Parameter(torch.randn(target_vocabulary, width) * width**-0.5)
         )
         self.output_bias = nn.Parameter(torch.zeros(target_vocabulary))
-        self.encoder = Encoder(config.encoder, width, config.dropout.layer)
-        self.decoder = Decoder(config, self.encoder.width)
+        self.encoder = (
+            DeepEncoder(config) if config.wiring == "deep" else Encoder(config.encoder, width, config.dropout.layer)
+        )
+        self.decoder = _DECODERS[config.wiring](config, self.encoder.width)
         self.embedding_dropout = nn.Dropout(config.dropout.embedding)
+        if config.init != "orthogonal":  # what every part draws by itself
+            initialise(self, config.init)
 
     def encode(self, source: Tensor, lengths: Tensor) -> Memory:
         """Encode `source` ids (B, S), right-padded, of `lengths` (B,), end marks included."""

@@ -1,0 +1,113 @@
+"""`nmt prepare`, `check`, `train`, `bundle`: the commands that lead from text to a bundle."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from nmt.config import dump, find_shipped, load
+
+
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """The commands that lead from text to a bundle."""
+    configured = argparse.ArgumentParser(add_help=False)
+    configured.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="override a setting, as in train.lr=3e-4"
+    )
+
+    command = commands.add_parser(
+        "prepare", parents=[configured], help="turn a recipe into a cleaned corpus of token ids"
+    )
+    command.add_argument("recipe", help="a recipe file, or the name of a shipped one")
+    command.add_argument("--output", type=Path, metavar="FOLDER", help="default: data/prepared/NAME")
+    command.add_argument("--force", action="store_true", help="make it anew even if nothing has changed")
+    command.add_argument("--print-config", action="store_true", help="print the resolved recipe and stop")
+    command.set_defaults(run=_prepare)
+
+    command = commands.add_parser(
+        "check", parents=[configured], help="look at corpus, memory, disk and time before training"
+    )
+    command.add_argument("config", help="a training configuration, or the name of a shipped one")
+    command.set_defaults(run=_check)
+
+    command = commands.add_parser("train", parents=[configured], help="train a model; the same command resumes")
+    command.add_argument("config", help="a training configuration, or the name of a shipped one")
+    command.add_argument("--print-config", action="store_true", help="print the resolved settings and stop")
+    command.set_defaults(run=_train)
+
+    command = commands.add_parser("bundle", help="make a self-contained model of a training run")
+    command.add_argument("run_folder", type=Path, metavar="RUN")
+    command.add_argument("--output", type=Path, metavar="FOLDER", help="default: RUN/bundle")
+    command.add_argument(
+        "--average", type=int, default=1, metavar="N", help="average the last N checkpoints; default: the best"
+    )
+    command.add_argument("--weights", choices=("fp32", "fp16", "int8"), default="fp16", help="how weights are stored")
+    command.add_argument("--name", help="name of the model; default: the corpus's")
+    command.add_argument("--note", metavar="TEXT", help="how it was trained, for the model card; default: this command")
+    command.set_defaults(run=_bundle)
+
+
+def _prepare(options: argparse.Namespace) -> int:
+    from nmt.corpus.prepare import prepare
+    from nmt.corpus.recipe import Recipe
+    from nmt.corpus.store import MANIFEST, PreparedCorpus
+
+    recipe = load(Recipe, find_shipped(options.recipe, "recipes"), options.set)
+    if options.print_config:
+        print(dump(recipe), end="")
+        return 0
+    output = options.output or Path("data/prepared") / recipe.name
+    made = prepare(recipe, output, options.force)
+    splits = PreparedCorpus.open(output).manifest["splits"]
+    counts = ", ".join(f"{split} {count:,}" for split, count in splits.items())
+    print(
+        f"{output}: {counts} pairs"
+        if made
+        else f"{output}: nothing has changed ({counts} pairs); --force makes it anew"
+    )
+    if made:
+        print(f"{(output / 'report.md').read_text(encoding='utf-8').rstrip()}\n\nmanifest: {output / MANIFEST}")
+    return 0
+
+
+def _check(options: argparse.Namespace) -> int:
+    from nmt.training.check import check
+    from nmt.training.config import RunConfig
+
+    for finding in check(load(RunConfig, find_shipped(options.config, "configs"), options.set)):
+        print(finding)
+    return 0
+
+
+def _train(options: argparse.Namespace) -> int:
+    from nmt.training.config import RunConfig
+    from nmt.training.trainer import Interrupted, Trainer
+
+    config = load(RunConfig, find_shipped(options.config, "configs"), options.set)
+    if options.print_config:
+        print(dump(config), end="")
+        return 0
+    trainer = Trainer(config)
+    try:
+        progress = trainer.run()
+    except Interrupted as stopped:
+        print(f"nmt train: {stopped}", file=sys.stderr)
+        return 130
+    print(
+        f"{config.run}: {progress.step:,} updates, best validation {config.validation.metric} {abs(progress.best or 0):.2f}"
+    )
+    print(f"next: nmt bundle {config.run} --output MODEL")
+    return 0
+
+
+def _bundle(options: argparse.Namespace) -> int:
+    from nmt.inference.bundle import Bundle
+    from nmt.training.bundling import BundleOptions, make_bundle
+
+    command = "nmt " + " ".join(sys.argv[1:]) if not options.note else options.note
+    output = options.output or options.run_folder / "bundle"
+    make_bundle(options.run_folder, output, BundleOptions(options.average, options.weights, options.name, command))
+    size = sum(path.stat().st_size for path in output.iterdir())
+    print(f"{output}: {Bundle.open(output).info.architecture}; {size / 1e6:.1f} MB")
+    return 0

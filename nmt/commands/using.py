@@ -1,0 +1,172 @@
+"""`nmt translate`, `evaluate`, `info`: the commands that use a bundle."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nmt.errors import ConfigError, InputError
+
+if TYPE_CHECKING:
+    from nmt.inference.translator import Translator
+    from nmt.inference.types import DecodeOptions
+
+
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """The commands that use a bundle."""
+    searched = argparse.ArgumentParser(add_help=False)
+    searched.add_argument("--beam-size", type=int, metavar="N", help="hypotheses kept at each step; 1 is greedy")
+    searched.add_argument("--length-penalty", type=float, metavar="A", help="scores are log P / length ** A")
+    searched.add_argument("--threads", type=int, metavar="N", help="CPU threads; all cores by default")
+    searched.add_argument("--json", action="store_true", help="print JSON")
+
+    command = commands.add_parser(
+        "translate", parents=[searched], help="translate text, files or standard input, line by line"
+    )
+    command.add_argument("bundle", type=Path)
+    command.add_argument(
+        "files", type=Path, nargs="*", metavar="FILE", help="text, one sentence or paragraph a line (.gz too)"
+    )
+    command.add_argument("--text", action="append", metavar="TEXT", help="translate this instead; may be repeated")
+    command.add_argument("--n-best", type=int, metavar="N", help="N candidates a line: NUMBER ||| TEXT ||| SCORE")
+    command.add_argument("--window", type=int, default=2000, metavar="N", help="lines read before any is written")
+    command.set_defaults(run=_translate)
+
+    command = commands.add_parser("evaluate", parents=[searched], help="BLEU and chrF of a bundle or a running server")
+    command.add_argument("bundle", type=Path, nargs="?")
+    command.add_argument("--server", metavar="URL", help="evaluate a running server instead of a bundle")
+    command.add_argument(
+        "--corpus", metavar="NAME", help="a prepared corpus, a recipe file, or the name of a shipped recipe"
+    )
+    command.add_argument("--split", default="test", choices=("validation", "test"))
+    command.add_argument("--source", type=Path, metavar="FILE", help="source sentences, one a line")
+    command.add_argument("--reference", type=Path, metavar="FILE", help="their reference translations")
+    command.add_argument("--lowercase", action="store_true", help="score without regard to case")
+    command.add_argument("--output", type=Path, metavar="FILE", help="write the translations here")
+    command.add_argument(
+        "--record", action="store_true", help="write the scores into the bundle's metrics and model card"
+    )
+    command.set_defaults(run=_evaluate)
+
+    command = commands.add_parser("info", help="what a model bundle is")
+    command.add_argument("bundle", type=Path)
+    command.add_argument("--json", action="store_true", help="print JSON")
+    command.set_defaults(run=_info)
+
+
+def _translate(options: argparse.Namespace) -> int:
+    from nmt.inference.batch import translate_lines
+    from nmt.progress import progress
+
+    if options.text and options.files:
+        raise InputError("give files or --text, not both")
+    translator = _open_translator(options)
+    decode = _decode_options(options, translator.defaults)
+    interactive = not options.files and not options.text and sys.stdin.isatty()
+    lines = iter(options.text) if options.text else _input_lines(options.files)
+    sys.stdout.reconfigure(encoding="utf-8")  # type: ignore[union-attr]
+    with progress("translate", "lines") as bar:
+        for output in translate_lines(translator, lines, decode, options.json, 1 if interactive else options.window):
+            sys.stdout.write("".join(f"{line}\n" for line in output))
+            sys.stdout.flush()
+            bar.update(len(output))
+    return 0
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from nmt.evaluation.evaluate import corpus_test_set, evaluate, file_test_set
+
+    if bool(options.bundle) == bool(options.server):
+        raise ConfigError("give a bundle or --server URL, one of the two")
+    if bool(options.corpus) == bool(options.source) or bool(options.source) != bool(options.reference):
+        raise ConfigError("give --corpus NAME, or --source FILE with --reference FILE")
+    if options.record and not options.bundle:
+        raise ConfigError("--record writes into a bundle: give one instead of --server")
+    test = (
+        corpus_test_set(options.corpus, options.split)
+        if options.corpus
+        else file_test_set(options.source, options.reference)
+    )
+    if options.server:
+        from nmt.inference.client import ServerTranslator
+        from nmt.inference.types import DecodeOptions
+
+        server = ServerTranslator(options.server)
+        decode = _decode_options(options, DecodeOptions()) if _given(options) else None
+        search = f"beam {decode.beam_size}" if decode else "the server's defaults"
+        result = evaluate(lambda texts: server.translate(texts, decode), test, search, options.lowercase)
+    else:
+        translator = _open_translator(options)
+        decode = _decode_options(options, translator.defaults)
+        search = f"beam {decode.beam_size}, length penalty {decode.length_penalty:g}"
+        result = evaluate(
+            lambda texts: [item.text for item in translator.translate(texts, decode)], test, search, options.lowercase
+        )
+    if options.output:
+        options.output.write_text("".join(f"{text}\n" for text in result.hypotheses), encoding="utf-8")
+    if options.record:
+        from nmt.training.bundling import record_scores
+
+        record_scores(options.bundle, result.records())
+    summary = {
+        "scores": result.records(),
+        "exact_match": result.exact,
+        "sentences_per_second": result.sentences_per_second,
+    }
+    print(json.dumps(summary, ensure_ascii=False, indent=1) if options.json else result.render())
+    return 0
+
+
+def _info(options: argparse.Namespace) -> int:
+    from nmt.inference.bundle import Bundle
+
+    bundle = Bundle.open(options.bundle)
+    if options.json:
+        print(json.dumps(asdict(bundle.info), ensure_ascii=False, indent=1))
+        return 0
+    info, config = bundle.info, bundle.config
+    print(f"{info.name}: {info.source_language} to {info.target_language}")
+    print(f"  {info.architecture}; {info.parameters / 1e6:.1f} M parameters in {config.weights}")
+    print(
+        f"  vocabulary {len(bundle.source_tokenizer)} / {len(bundle.target_tokenizer)}, sentences up to {config.max_source_tokens} subwords"
+    )
+    print(f"  search: {', '.join(f'{key} {value:g}' for key, value in config.decode.model_dump().items())}")
+    for item in info.scores:
+        print(f"  {item['data']}: {item['name']} {item['score']:.2f} ({item['search']}; {item['signature']})")
+    print(f"  weights sha256 {info.digest}")
+    return 0
+
+
+def _open_translator(options: argparse.Namespace) -> Translator:
+    from nmt.inference.translator import Translator
+
+    return Translator.load(options.bundle, options.threads)
+
+
+def _given(options: argparse.Namespace) -> dict[str, object]:
+    """The search options that were given on the command line."""
+    names = ("beam_size", "length_penalty", "n_best")
+    return {name: value for name in names if (value := getattr(options, name, None)) is not None}
+
+
+def _decode_options(options: argparse.Namespace, defaults: DecodeOptions) -> DecodeOptions:
+    from nmt.config import parse
+    from nmt.inference.types import DecodeOptions
+
+    return parse(DecodeOptions, defaults.model_dump() | _given(options), "search options")
+
+
+def _input_lines(files: list[Path]) -> Iterator[str]:
+    from nmt.text.lines import decode_lines, read_lines
+
+    for path in files:
+        yield from read_lines(path)
+    if not files:
+        with contextlib.suppress(BlockingIOError):
+            yield from decode_lines(sys.stdin.buffer, "standard input")
