@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 import nmt
-from nmt.commands import training, using
+from nmt.commands import inspecting, studying, training, using
 from nmt.errors import NMTError
 
 
@@ -45,5 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     training.add(commands)
     using.add(commands)
+    studying.add(commands)
+    inspecting.add(commands)
     commands.add_parser("serve", add_help=False, help="serve a model over HTTP (see nmt serve --help)")  # see `main`
     return parser

@@ -38,7 +38,7 @@ def _recurrent(kernel: nn.RNNBase | nn.RNNCellBase, glorot: bool) -> None:
             ):  # gates lie in the order input, forget, cell, output
                 value[units : 2 * units].fill_(1.0)
             continue
-        for block in value.split(units):
+        for block in torch.split(value, units):
             if name.startswith("weight_hh"):
                 nn.init.orthogonal_(block)
             elif glorot:
