@@ -86,6 +86,31 @@ def test_weights_that_leave_nothing_are_a_data_error(folder: Path) -> None:
         TrainingBatches(weighted(folder, (300, 0.001)), BUDGET, seed=1).plan(0)
 
 
+def test_only_the_first_pairs_are_seen_when_so_asked(folder: Path) -> None:
+    corpus = PreparedCorpus.open(folder)
+    assert counts(TrainingBatches(corpus, BUDGET, seed=1, pairs=120), 0) == Counter(range(120))
+    cut = TrainingBatches(weighted(folder, (100, 2.0), (200, 1.0)), BUDGET, seed=1, pairs=120)
+    assert counts(cut, 0) == Counter({pair: 2 if pair < 100 else 1 for pair in range(120)})
+    with pytest.raises(DataError, match=r"train\.pairs is 301 but the corpus has 300 pairs"):
+        TrainingBatches(corpus, BUDGET, seed=1, pairs=301)
+
+
+def test_subwords_are_cut_anew_each_time_and_the_text_stays(folder: Path) -> None:
+    corpus = PreparedCorpus.open(folder)
+    plain = TrainingBatches(corpus, BUDGET, seed=1)
+    sampled = TrainingBatches(corpus, BUDGET, seed=1, subword_sampling=0.3)
+    first, again, later = sampled.batch(0, 2), sampled.batch(0, 2), sampled.batch(1, 2)
+    assert torch.equal(first.source, again.source)  # a position of an epoch is always the same: resuming is exact
+    assert torch.equal(first.labels, again.labels)
+    whole = plain.batch(0, 2)
+    for sides in (("source", corpus.source_tokenizer), ("labels", corpus.target_tokenizer)):
+        name, tokenizer = sides
+        texts = [[tokenizer.decode(row.tolist()) for row in getattr(batch, name)] for batch in (whole, first)]
+        assert texts[0] == texts[1]
+    assert first.total > whole.total  # fewer merges, more pieces
+    assert first.source.shape != later.source.shape or not torch.equal(first.source, later.source)
+
+
 # --- the budget -----------------------------------------------------------------------------------------------------
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
-from nmt.training.loss import smoothed_cross_entropy
+from nmt.training.loss import disagreement, smoothed_cross_entropy
 
 
 @pytest.fixture(autouse=True)
@@ -107,3 +107,11 @@ def test_the_logits_are_left_as_they_were() -> None:
     before = logits.detach().clone()
     smoothed_cross_entropy(logits, labels, 0.1)[0].backward()
     assert torch.equal(logits, before)
+
+
+def test_disagreement_is_the_mean_of_both_kl_divergences() -> None:
+    p, q = (torch.randn(5, 7, dtype=torch.float64).log_softmax(-1) for _ in range(2))
+    there = F.kl_div(q, p, log_target=True, reduction="sum")
+    back = F.kl_div(p, q, log_target=True, reduction="sum")
+    torch.testing.assert_close(disagreement(torch.cat((p, q)) + 3.0), ((there + back) / 2).float())
+    assert disagreement(torch.cat((p, p))) == 0.0

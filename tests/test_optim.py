@@ -16,7 +16,7 @@ from nmt.errors import ConfigError
 from nmt.training.config import OptimizerConfig
 from nmt.training.optim import MovingAverage, learning_rate, make_optimizer
 
-SCHEDULES = ["inverse_sqrt", "linear", "cosine", "constant"]
+SCHEDULES = ["inverse_sqrt", "linear", "cosine", "step", "constant"]
 
 
 def config(**settings: Any) -> OptimizerConfig:
@@ -35,12 +35,25 @@ def test_the_warm_up_is_a_line_to_the_peak(schedule: str) -> None:
         ("inverse_sqrt", 0.01 * math.sqrt(100 / 400), 0.01 * math.sqrt(0.1)),
         ("linear", 0.01 * 600 / 900, 0.0),
         ("cosine", 0.01 * 0.5 * (1 + math.cos(math.pi * 300 / 900)), 0.0),
+        ("step", 0.01, 0.01 / 16),
         ("constant", 0.01, 0.01),
     ],
 )
 def test_the_decay(schedule: str, at_400: float, at_1000: float) -> None:
     assert learning_rate(400, config(schedule=schedule), 1000) == pytest.approx(at_400)
     assert learning_rate(1000, config(schedule=schedule), 1000) == pytest.approx(at_1000, abs=1e-12)
+
+
+def test_the_step_schedule_halves_four_times_in_the_last_third() -> None:
+    steps = (800, 801, 901, 1001, 1101, 1200)
+    rates = [learning_rate(step, config(schedule="step"), 1200) for step in steps]
+    assert rates == pytest.approx([0.01, 0.005, 0.0025, 0.00125, 0.000625, 0.000625])
+
+
+def test_a_plateau_halves_as_often_as_it_has_struck() -> None:
+    assert [learning_rate(500, config(schedule="plateau"), 1000, times) for times in (0, 1, 3)] == pytest.approx(
+        [0.01, 0.005, 0.00125]
+    )
 
 
 @settings(deadline=None, max_examples=100)

@@ -112,3 +112,14 @@ def test_a_foreign_sentencepiece_model_is_refused(tmp_path: Path) -> None:
 def test_too_little_text_is_a_data_error() -> None:
     with pytest.raises(DataError, match="tokenizer training failed"):
         Tokenizer.train([], TokenizerConfig(vocab_size=100))
+
+
+def test_text_is_cut_anew_at_random_and_repeatably() -> None:
+    sentences = TOKENIZER.encode([*SENTENCES[:20], "a \u4e16 b"])
+    first, again, other = (TOKENIZER.resample(sentences, 0.4, seed) for seed in (1, 1, 2))
+    assert first == again != other
+    assert [TOKENIZER.decode(ids) for ids in first[:20]] == SENTENCES[:20]
+    assert sum(map(len, first)) > sum(map(len, sentences))
+    assert UNK in sentences[20]
+    assert first[20] == sentences[20]  # what has lost its text stays as it is
+    assert TOKENIZER.resample(sentences, 0.0, 1) == sentences

@@ -119,7 +119,7 @@ def judged(trainer: Trainer, values: list[float]) -> list[Any]:
     def run(model: Any, autocast: Any) -> Validation:
         given.append(model)
         value = next(losses)
-        return Validation(value, Score("BLEU", 100 - value, "s"), Score("chrF2", 0.0, "s"), (), 0.0)
+        return Validation(value, value, Score("BLEU", 100 - value, "s"), Score("chrF2", 0.0, "s"), (), 0.0)
 
     trainer.validator.run = run  # type: ignore[method-assign]
     return given
@@ -181,7 +181,43 @@ def test_the_validation_loss_is_the_mean_over_all_target_tokens(corpus: Path, tm
         vectors = model(torch.tensor([[*src, 3]]), torch.tensor([len(src) + 1]), torch.tensor([[2, *tgt]]))
         total += float(F.cross_entropy(model.logits(vectors)[0], torch.tensor([*tgt, 3]), reduction="sum").detach())
         tokens += len(tgt) + 1
-    assert trainer.validator.loss(model, trainer._autocast()) == pytest.approx(total / tokens, rel=1e-4)
+    validator = trainer.validator
+    assert validator.loss(model, validator._batches, trainer._autocast()) == pytest.approx(total / tokens, rel=1e-4)
+
+
+def test_the_loss_on_training_pairs_is_without_dropout_and_falls_below_that_on_others(
+    corpus: Path, tmp_path: Path
+) -> None:
+    few = ("train.pairs=12", "train.max_steps=120", "validation.every=60", "optimizer.lr=0.03", "model.dropout.word=0")
+    first, last = tiny.records(tiny.trained(corpus, tmp_path / "run", *few), "validation")
+    assert last["train_loss"] < first["train_loss"]
+    assert last["train_loss"] < last["loss"] - 0.2  # twelve pairs are soon known by heart
+    assert last["train_loss"] < tiny.records(tmp_path / "run")[-1]["nll"] + 0.05  # the mean of the log is with dropout
+
+
+def test_a_plateau_halves_the_rate_and_a_resumed_run_knows(corpus: Path, tmp_path: Path) -> None:
+    policy = ("optimizer.schedule=plateau", "optimizer.plateau_patience=2", "validation.every=2", "train.save_every=2")
+    first = Trainer(tiny.run_config(corpus, tmp_path / "run", *policy, "train.max_steps=8"))
+    judged(first, [3.0, 4.0, 4.0, 4.0])  # at 2, 4, 6, 8: no better twice in a row at 6
+    first.run()
+    second = Trainer(tiny.run_config(corpus, tmp_path / "run", *policy, "train.max_steps=14"))
+    judged(second, [4.0, 1.0, 2.0])  # again at 10
+    second.run()
+    rates = {record["step"]: record["lr"] for record in tiny.records(tmp_path / "run")}
+    assert [rates[step] for step in (6, 7, 10, 11, 14)] == pytest.approx([0.01, 0.005, 0.005, 0.0025, 0.0025])
+
+
+def test_r_drop_adds_the_disagreement_of_two_masks(corpus: Path, tmp_path: Path) -> None:
+    dropout = [f"model.dropout.{name}=0" for name in ("embedding", "layer", "output", "word")]
+    still = Trainer(tiny.run_config(corpus, tmp_path / "a", "optimizer.r_drop=5", *dropout))
+    plain = Trainer(tiny.run_config(corpus, tmp_path / "b", *dropout))
+    batch = plain.batches.batch(0, 0)
+    for with_r_drop, without in zip(still._loss(batch), plain._loss(batch), strict=True):
+        torch.testing.assert_close(with_r_drop, without)  # without dropout the two passes agree
+    lively = Trainer(tiny.run_config(corpus, tmp_path / "c", "optimizer.r_drop=5"))
+    loss, nll = lively._loss(batch)
+    assert loss > nll * 1.01
+    tiny.trained(corpus, tmp_path / "d", "optimizer.r_drop=5")
 
 
 # --- what goes wrong ------------------------------------------------------------------------------------------------

@@ -91,6 +91,18 @@ class Tokenizer:
         ids: list[list[int]] = self._processor.Encode(list(texts), out_type=int)
         return ids
 
+    def resample(self, sentences: Sequence[list[int]], rate: float, seed: int) -> list[list[int]]:
+        """Cut the same text into subwords anew, at random: BPE-dropout with `rate` of the merges left out (Provilkov et al. 2020), or
+        unigram sampling with smoothing `rate` (Kudo 2018). The result follows from the seed; sentences with unknown characters,
+        whose text is lost, stay as they are."""
+        texts: list[str] = self._processor.Decode(list(sentences))
+        # The generator belongs to a thread and reads the seed when it is made: a fresh worker for each call makes it repeatable.
+        sentencepiece.set_random_generator_seed(seed)
+        found: list[list[int]] = self._processor.Encode(
+            texts, out_type=int, enable_sampling=True, alpha=rate, nbest_size=-1, num_threads=1
+        )
+        return [old if UNK in old else new for old, new in zip(sentences, found, strict=True)]
+
     def decode(self, ids: Sequence[int]) -> str:
         """The text of `ids`; special ids print nothing."""
         text: str = self._processor.Decode([i for i in ids if i > EOS])

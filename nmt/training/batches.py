@@ -43,10 +43,22 @@ class Batch:
 class TrainingBatches:
     """The training pairs of a prepared corpus as batches, epoch after epoch, from any position."""
 
-    def __init__(self, corpus: PreparedCorpus, batch_tokens: int, seed: int) -> None:
-        """Raise `DataError` when a pair is longer than a whole batch may be."""
+    def __init__(
+        self,
+        corpus: PreparedCorpus,
+        batch_tokens: int,
+        seed: int,
+        pairs: int | None = None,
+        subword_sampling: float = 0.0,
+    ) -> None:
+        """Take the first `pairs` pairs, all by default; with `subword_sampling` words are cut anew each time they are seen, so that a
+        batch may grow a little beyond its budget.
+
+        Raises `DataError` when a pair is longer than a whole batch may be, or when there are fewer than `pairs`.
+        """
         self.source, self.target = corpus.train()
-        self.weights = corpus.weights()
+        self.weights = _first(corpus, pairs)
+        self.sampling, self._tokenizers = subword_sampling, (corpus.source_tokenizer, corpus.target_tokenizer)
         self.batch_tokens, self.seed = batch_tokens, seed
         longest = int((self.source.lengths.astype(np.int64) + self.target.lengths).max()) + 2
         if longest > batch_tokens:
@@ -68,7 +80,39 @@ class TrainingBatches:
     def batch(self, epoch: int, position: int) -> Batch:
         """Batch number `position` of an epoch."""
         rows = self.plan(epoch)[position]
-        return collate([self.source[i] for i in rows], [self.target[i] for i in rows])
+        sides = [[column[i] for i in rows] for column in (self.source, self.target)]
+        if self.sampling:
+            seed = int(np.random.default_rng((self.seed, epoch, position)).integers(2**31))
+            sides = [
+                [
+                    np.array(ids, np.uint16)
+                    for ids in tokenizer.resample([ids.tolist() for ids in side], self.sampling, seed)
+                ]
+                for tokenizer, side in zip(self._tokenizers, sides, strict=True)
+            ]
+        return collate(*sides)
+
+    def sample(self, count: int) -> tuple[list[list[int]], list[list[int]]]:
+        """Ids of `count` training pairs at even distances, the same each time."""
+        total = sum(count for count, _ in self.weights)
+        rows = np.linspace(0, total - 1, min(count, total), dtype=np.int64)
+        source, target = ([column[i].tolist() for i in rows] for column in (self.source, self.target))
+        return source, target
+
+
+def _first(corpus: PreparedCorpus, pairs: int | None) -> list[tuple[int, float]]:
+    """The corpus's (number of pairs, weight) of each source, cut off after `pairs` pairs."""
+    weights = corpus.weights()
+    total = sum(count for count, _ in weights)
+    if pairs is None:
+        return weights
+    if pairs > total:
+        raise DataError(f"{corpus.path}: train.pairs is {pairs:,} but the corpus has {total:,} pairs")
+    cut, left = [], pairs
+    for count, weight in weights:
+        cut.append((min(count, left), weight))
+        left -= cut[-1][0]
+    return cut
 
 
 def _weighted(weights: list[tuple[int, float]], rng: np.random.Generator) -> Indices:

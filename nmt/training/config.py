@@ -15,15 +15,24 @@ class OptimizerConfig(Section):
     """Adam with decoupled weight decay, and the schedule of its learning rate."""
 
     lr: float = Field(1e-3, gt=0, le=1.0, description="learning rate at its peak, after the warm-up")
-    schedule: Literal["inverse_sqrt", "linear", "cosine", "constant"] = Field(
-        "inverse_sqrt", description="decay after the warm-up; linear and cosine end at zero at max_steps"
+    schedule: Literal["inverse_sqrt", "linear", "cosine", "step", "plateau", "constant"] = Field(
+        "inverse_sqrt",
+        description="decay after the warm-up: linear and cosine end at zero at max_steps; step halves four times in the last third "
+        "(GNMT); plateau halves after every `plateau_patience` validations without a new best",
     )
+    plateau_patience: int = Field(2, ge=1)
     warmup_steps: int = Field(400, ge=0)
     beta1: float = Field(0.9, ge=0, lt=1)
     beta2: float = Field(0.98, ge=0, lt=1)
     weight_decay: float = Field(0.0, ge=0, lt=1)
     clip_norm: float = Field(1.0, gt=0, description="largest global norm of the gradient")
     label_smoothing: float = Field(0.1, ge=0, lt=1)
+    r_drop: float = Field(
+        0.0,
+        ge=0,
+        le=20,
+        description="weight of R-Drop (Liang 2021): two dropout masks must agree; twice the time; 0 = off",
+    )
     ema_decay: float = Field(
         0.999, ge=0, lt=1, description="of the averaged weights that are validated and bundled; 0 = off"
     )
@@ -34,6 +43,13 @@ class TrainConfig(Section):
 
     max_steps: int = Field(10_000, ge=1, description="optimiser updates")
     batch_tokens: int = Field(8192, ge=16, description="source and target subwords of a batch, padding included")
+    pairs: int | None = Field(None, ge=1, description="train on the first N pairs of the corpus only; all by default")
+    subword_sampling: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="cut words into subwords at random: merges left out (BPE-dropout), 0.1 as published; 0 = off",
+    )
     accumulate: int = Field(1, ge=1, description="batches whose gradients are summed for one update")
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto", description="auto: bf16 where the processor computes in it"

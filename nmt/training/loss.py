@@ -35,3 +35,10 @@ def smoothed_cross_entropy(logits: Tensor, labels: Tensor, smoothing: float) -> 
     """
     result: tuple[Tensor, Tensor] = _SmoothedCrossEntropy.apply(logits, labels, smoothing)  # type: ignore[no-untyped-call]
     return result
+
+
+def disagreement(logits: Tensor) -> Tensor:
+    """Sum over N tokens of the mean of KL(p, q) and KL(q, p), p and q the first and second half of `logits` (2 N, V) (R-Drop,
+    Liang et al. 2021, eq. 2)."""
+    p, q = torch.log_softmax(logits, dim=-1, dtype=torch.float32).chunk(2)
+    return ((p.exp() - q.exp()) * (p - q)).sum() / 2  # KL(p, q) + KL(q, p) = sum (p - q) (log p - log q)

@@ -20,13 +20,21 @@ def make_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Ada
     return torch.optim.AdamW(groups, lr=config.lr, betas=(config.beta1, config.beta2), eps=1e-9, fused=True)
 
 
-def learning_rate(step: int, config: OptimizerConfig, max_steps: int) -> float:
-    """The rate of update `step` (from 1): linear warm-up to `lr`, then the schedule's decay."""
+def learning_rate(step: int, config: OptimizerConfig, max_steps: int, halvings: int = 0) -> float:
+    """The rate of update `step` (from 1): linear warm-up to `lr`, then the schedule's decay.
+
+    `halvings` is how often the plateau schedule has struck. "step" is that of GNMT (NVIDIA's v2): after two thirds of the run the
+    rate is halved four times at equal intervals.
+    """
     warmup = config.warmup_steps
     if step <= warmup:
         return config.lr * step / warmup
     if config.schedule == "constant":
         return config.lr
+    if config.schedule == "plateau":
+        return config.lr * 0.5**halvings
+    if config.schedule == "step":
+        return config.lr * 0.5 ** max(0, math.ceil((step / max_steps - 2 / 3) * 12))
     if config.schedule == "inverse_sqrt":
         return config.lr * math.sqrt(max(1, warmup) / step)
     left = max(0.0, (max_steps - step) / max(1, max_steps - warmup))

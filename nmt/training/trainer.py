@@ -24,7 +24,7 @@ from nmt.training.batches import Batch, TrainingBatches
 from nmt.training.checkpoint import Checkpoints, pack_optimizer, unpack_optimizer
 from nmt.training.config import RunConfig, TrainConfig
 from nmt.training.journal import Journal
-from nmt.training.loss import smoothed_cross_entropy
+from nmt.training.loss import disagreement, smoothed_cross_entropy
 from nmt.training.optim import MovingAverage, learning_rate, make_optimizer
 from nmt.training.validation import Validation, Validator
 
@@ -44,6 +44,7 @@ class Progress:
     position: int = 0
     best: float | None = None
     since_best: int = 0
+    halvings: int = 0  # of the learning rate, by the plateau schedule
     history: list[dict[str, float]] = field(default_factory=list)  # step, loss, BLEU of each validation
 
 
@@ -77,8 +78,10 @@ class Trainer:
         if config.model.tie_embeddings == "all" and not self.corpus.joint:
             raise ConfigError("model.tie_embeddings: all needs tokenizer.joint: true in the recipe (or choose output)")
         self.model = Seq2Seq(config.model, vocabulary["source"], vocabulary["target"]).to(self.device)
-        self.batches = TrainingBatches(self.corpus, config.train.batch_tokens, config.seed)
-        self.validator = Validator(self.corpus, config)
+        self.batches = TrainingBatches(
+            self.corpus, config.train.batch_tokens, config.seed, config.train.pairs, config.train.subword_sampling
+        )
+        self.validator = Validator(self.corpus, config, self.batches)
         self.optimizer = make_optimizer(self.model, config.optimizer)
         self.average = MovingAverage(self.model, config.optimizer.ema_decay)
         self.checkpoints = Checkpoints(config.run, config.train.keep)
@@ -139,9 +142,8 @@ class Trainer:
                 f"checkpoint is step {(self.checkpoints.steps() or [0])[-1]}: lower optimizer.lr or clip_norm, or set train.precision: fp32"
             )
         progress.step += 1
-        rate = learning_rate(progress.step, optimizer, self.config.train.max_steps)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = self._rate()
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.average.update(progress.step)
@@ -149,11 +151,16 @@ class Trainer:
 
     def _loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Sums over the batch of the smoothed loss and of the negative log likelihood."""
+        smoothing, agree = self.config.optimizer.label_smoothing, self.config.optimizer.r_drop
+        source, lengths, target, labels = batch.source, batch.source_lengths, batch.target, batch.labels
+        if agree:  # every sentence twice, with two dropout masks
+            source, lengths, target, labels = (torch.cat((x, x)) for x in (source, lengths, target, labels))
         with self._autocast():
-            vectors = self.model(batch.source, batch.source_lengths, batch.target)  # (B, T, E)
-            real = batch.labels != PAD
+            vectors = self.model(source, lengths, target)  # (B, T, E)
+            real = labels != PAD
             logits = self.model.logits(vectors[real])  # (N, V)
-        return smoothed_cross_entropy(logits, batch.labels[real], self.config.optimizer.label_smoothing)
+        loss, nll = smoothed_cross_entropy(logits, labels[real], smoothing)
+        return (loss / 2 + agree * disagreement(logits) / 2, nll / 2) if agree else (loss, nll)
 
     def try_batch(self, batch: Batch) -> int:
         """Take a batch forward and backward without updating anything; return its number of tokens."""
@@ -170,6 +177,11 @@ class Trainer:
         progress.position += 1
         return batch.to(self.device)
 
+    def _rate(self) -> float:
+        return learning_rate(
+            self.progress.step, self.config.optimizer, self.config.train.max_steps, self.progress.halvings
+        )
+
     def _exhausted(self) -> bool:
         patience = self.config.validation.patience
         return patience is not None and self.progress.since_best >= patience
@@ -185,7 +197,7 @@ class Trainer:
             "epoch": round(progress.epoch + progress.position / len(self.batches.plan(progress.epoch)), 3),
             "loss": round(meter.loss / max(1, meter.tokens), 4),
             "nll": round(meter.nll / max(1, meter.tokens), 4),
-            "lr": learning_rate(progress.step, self.config.optimizer, self.config.train.max_steps),
+            "lr": self._rate(),
             "gradient_norm": round(meter.norm, 4),
             "tokens_per_second": round(rate, 1),
         }
@@ -199,10 +211,12 @@ class Trainer:
         better = progress.best is None or value > progress.best
         progress.best = value if better else progress.best
         progress.since_best = 0 if better else progress.since_best + 1
+        if progress.since_best and progress.since_best % self.config.optimizer.plateau_patience == 0:
+            progress.halvings += 1
         progress.history.append({"step": progress.step, "loss": result.loss, "bleu": result.bleu.score})
         journal.write(progress.step, "validation", _record(result))
         journal.say(
-            f"step {progress.step}: validation loss {result.loss:.4f} (perplexity {result.perplexity:.2f}), {result.bleu}, "
+            f"step {progress.step}: validation loss {result.loss:.4f} (training pairs {result.train_loss:.4f}), {result.bleu}, "
             f"chrF2 {result.chrf.score:.2f}{' *best*' if better else ''} [{result.seconds:.0f} s]"
         )
 
@@ -264,8 +278,11 @@ class Trainer:
         path = self.config.run / RESOLVED
         before = nmt.config.load(RunConfig, path)
         keys = [key for key in ("seed", "model") if getattr(before, key) != getattr(self.config, key)]
-        if before.train.batch_tokens != self.config.train.batch_tokens:
-            keys.append("train.batch_tokens")
+        keys += [
+            f"train.{name}"
+            for name in ("batch_tokens", "pairs", "subword_sampling")
+            if getattr(before.train, name) != getattr(self.config.train, name)
+        ]
         if bool(before.optimizer.ema_decay) != bool(self.config.optimizer.ema_decay):
             keys.append("optimizer.ema_decay")
         if before.validation.metric != self.config.validation.metric:  # the best so far is a value of the former
@@ -319,6 +336,7 @@ def resolve_device(config: TrainConfig) -> tuple[torch.device, str]:
 def _record(result: Validation) -> dict[str, Any]:
     return {
         "loss": round(result.loss, 5),
+        "train_loss": round(result.train_loss, 5),
         "bleu": result.bleu.score,
         "bleu_signature": result.bleu.signature,
         "chrf": result.chrf.score,

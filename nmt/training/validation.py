@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -16,44 +15,43 @@ from nmt.inference.translator import Translator, Vocabularies
 from nmt.inference.types import DecodeOptions
 from nmt.model.seq2seq import Seq2Seq
 from nmt.text.normalize import normalize
-from nmt.training.batches import ordered_batches
+from nmt.training.batches import Batch, TrainingBatches, ordered_batches
 from nmt.training.config import RunConfig
 from nmt.training.loss import smoothed_cross_entropy
 
 
 @dataclass(frozen=True)
 class Validation:
-    """The outcome: nats per target token (end marks counted), BLEU and chrF with signatures, samples, seconds taken."""
+    """The outcome: nats per target token (end marks counted) of the validation split and of a sample of the training pairs,
+    both without dropout; BLEU and chrF with signatures, samples, seconds taken."""
 
     loss: float
+    train_loss: float
     bleu: Score
     chrf: Score
     samples: tuple[tuple[str, str, str], ...]  # (source, reference, translation)
     seconds: float
 
-    @property
-    def perplexity(self) -> float:
-        """exp(loss)."""
-        return math.exp(min(self.loss, 50.0))
-
 
 class Validator:
-    """Holds the validation split of a corpus, ready to judge a model again and again."""
+    """Holds the validation split of a corpus, and as many training pairs, ready to judge a model again and again."""
 
-    def __init__(self, corpus: PreparedCorpus, config: RunConfig) -> None:
+    def __init__(self, corpus: PreparedCorpus, config: RunConfig, training: TrainingBatches) -> None:
         self.pairs = corpus.pairs("validation")
         self._config, self._corpus = config, corpus
         source = corpus.source_tokenizer.encode([normalize(pair[0]) for pair in self.pairs])
         target = corpus.target_tokenizer.encode([normalize(pair[1]) for pair in self.pairs])
         longest = max(len(a) + len(b) + 2 for a, b in zip(source, target, strict=True))
-        self._batches = list(ordered_batches(source, target, max(longest, config.train.batch_tokens)))
+        budget = max(longest, config.train.batch_tokens)
+        self._batches = list(ordered_batches(source, target, budget))
+        self._seen = list(ordered_batches(*training.sample(len(source)), budget))
 
-    def loss(self, model: Seq2Seq, autocast: AbstractContextManager[object]) -> float:
-        """Negative log likelihood in nats per target token."""
+    def loss(self, model: Seq2Seq, batches: list[Batch], autocast: AbstractContextManager[object]) -> float:
+        """Negative log likelihood of `batches` in nats per target token."""
         device = model.output_bias.device
         total, tokens = 0.0, 0
         with torch.inference_mode(), autocast:
-            for batch in (item.to(device) for item in self._batches):
+            for batch in (item.to(device) for item in batches):
                 vectors = model(batch.source, batch.source_lengths, batch.target)
                 real = batch.labels != 0
                 nll = smoothed_cross_entropy(model.logits(vectors[real]), batch.labels[real], 0.0)[1]
@@ -64,7 +62,7 @@ class Validator:
         """Judge `model`, which is left in the mode that it was in."""
         started, training = time.perf_counter(), model.training
         model.eval()
-        loss = self.loss(model, autocast)
+        loss, train_loss = (self.loss(model, batches, autocast) for batches in (self._batches, self._seen))
         languages = self._corpus.languages
         info = ModelInfo("validation", *languages, "", 0, architecture(model.config), [], "")
         options = DecodeOptions(beam_size=self._config.validation.beam_size)
@@ -77,4 +75,4 @@ class Validator:
         bleu, chrf = score(texts, [reference for _, reference in pairs])
         samples = tuple((*pair, text) for pair, text in list(zip(pairs, texts, strict=True))[:3])
         model.train(training)
-        return Validation(loss, bleu, chrf, samples, time.perf_counter() - started)
+        return Validation(loss, train_loss, bleu, chrf, samples, time.perf_counter() - started)
