@@ -121,7 +121,7 @@ def test_what_a_bundle_says_of_itself(run: Path, bundle: Path) -> None:
     info = opened.info
     assert (info.name, info.source_language, info.target_language) == ("tiny-en-de", "en", "de")
     assert info.parameters == sum(p.numel() for p in load_model(opened).parameters())
-    assert info.architecture == "2+2 layers lstm, width 8, embedding 6, 2-head attention"
+    assert info.architecture == "gnmt wiring, 2+2 layers lstm, width 8, embedding 6, 2-head scaled dot attention"
     assert info.digest == sha256(bundle / "model.safetensors")
     assert opened.metrics["command"] == "nmt bundle run"
     assert opened.metrics["training"]["validation"][-1]["step"] == 12

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given, settings
@@ -12,6 +12,7 @@ from pydantic import Field
 
 from nmt.config import Section, apply_overrides, dump, find_shipped, load, parse, read_yaml, shipped
 from nmt.errors import ConfigError
+from nmt.inference.types import DecodeOptions
 from nmt.training.config import OptimizerConfig, RunConfig
 
 
@@ -183,3 +184,20 @@ def test_a_shipped_file_is_found_by_name_and_a_near_miss_is_hinted(kind: Any) ->
 
 def test_a_path_is_taken_as_it_is() -> None:
     assert find_shipped("some/where.yaml", "configs") == Path("some/where.yaml")
+
+
+def leaves(section: type[Section]) -> list[str]:
+    """Every option of a section, those of the sections within it by their dotted names."""
+    found: list[str] = []
+    for name, field in section.model_fields.items():
+        types = (field.annotation, *get_args(field.annotation))
+        inner = [kind for kind in types if isinstance(kind, type) and issubclass(kind, Section)]
+        found += [f"{name}.{leaf}" for kind in inner for leaf in leaves(kind)] or [name]
+    return found
+
+
+def test_training_and_search_have_at_most_80_options() -> None:
+    options = leaves(RunConfig) + leaves(DecodeOptions)
+    assert "model.encoder.hidden" in options  # the count sees what lies within
+    assert len(options) == len(set(options))
+    assert len(options) + 1 <= 80  # one more for `model.preset`, which is no field

@@ -10,11 +10,15 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import ROOT
 
 from nmt.cli import _parser
 from nmt.config import find_shipped, load, shipped
 from nmt.corpus.recipe import Recipe
+from nmt.model.config import ModelConfig
+from nmt.model.presets import PRESETS
+from nmt.model.seq2seq import Seq2Seq
 from nmt.training.config import RunConfig
 
 PAGES = sorted(
@@ -89,3 +93,12 @@ def test_recipes_and_configurations_reach_the_wheel(tmp_path: Path) -> None:
         for path in (ROOT / package).rglob("*.py"):
             assert str(path.relative_to(ROOT)) in names
     assert "nmt/py.typed" in names
+
+
+def test_the_table_of_presets_is_true() -> None:
+    rows = re.findall(r"^\| `([\w-]+)` \|.*\| ([\d.]+) M \|$", (ROOT / "docs/models.md").read_text("utf-8"), re.MULTILINE)
+    assert {name for name, _ in rows} == set(PRESETS)
+    for name, millions in rows:
+        with torch.device("meta"):
+            model = Seq2Seq(ModelConfig.model_validate({"preset": name}), 32_000, 32_000)
+        assert f"{sum(parameter.numel() for parameter in model.parameters()) / 1e6:.1f}" == millions, name

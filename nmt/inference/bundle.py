@@ -64,10 +64,11 @@ def tokenizer_files(joint: bool) -> tuple[str, str]:
 def architecture(model: ModelConfig) -> str:
     """The model's shape in a few words."""
     encoder, decoder = model.encoder, model.decoder
+    heads = f"{model.attention_heads}-head {model.attention.replace('_', ' ')} attention"
     return (
-        f"{encoder.layers}+{decoder.layers} layers {'/'.join(dict.fromkeys(encoder.cells + decoder.cells))}, "
+        f"{model.wiring} wiring, {encoder.layers}+{decoder.layers} layers {'/'.join(dict.fromkeys(encoder.cells + decoder.cells))}, "
         f"width {'/'.join(map(str, dict.fromkeys(encoder.widths + decoder.widths)))}, embedding {model.embedding}, "
-        f"{model.attention_heads}-head attention"
+        f"{heads}" + (f", feed-forward {model.feed_forward}" if model.feed_forward else "")
     )
 
 

@@ -189,7 +189,7 @@ def model_card(bundle: BundleConfig, metrics: dict[str, Any]) -> str:
         "---",
         f"# {bundle.name}: {bundle.source_language} to {bundle.target_language}",
         "",
-        f"A deep LSTM encoder-decoder with attention: {architecture(bundle.model)}; {bundle.parameters / 1e6:.1f} M parameters stored in "
+        f"A deep recurrent encoder-decoder with attention: {architecture(bundle.model)}; {bundle.parameters / 1e6:.1f} M parameters stored in "
         f"{bundle.weights}.",
         "",
         "## Scores",
