@@ -21,7 +21,13 @@ class Section(BaseModel):
 
 S = TypeVar("S", bound=Section)
 
-_SHIPPED = {"recipes": "data/recipes", "configs": "configs"}  # in a clone; in a wheel both lie in nmt/_data
+Shipped = Literal["recipes", "configs", "studies"]
+
+_SHIPPED = {  # in a clone; in a wheel they lie in nmt/_data
+    "recipes": "data/recipes",
+    "configs": "configs",
+    "studies": "configs/studies",
+}
 
 
 class _Loader(yaml.SafeLoader):
@@ -37,13 +43,13 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep=deep)
 
 
-def shipped(kind: Literal["recipes", "configs"]) -> Path:
-    """The folder of the recipes or configurations that come with Strata: package data, or this clone's own."""
+def shipped(kind: Shipped) -> Path:
+    """The folder of the recipes, configurations or studies that come with Strata: package data, or this clone's own."""
     packaged = Path(__file__).parent / "_data" / kind
     return packaged if packaged.is_dir() else Path(__file__).parent.parent / _SHIPPED[kind]
 
 
-def find_shipped(name: str, kind: Literal["recipes", "configs"]) -> Path:
+def find_shipped(name: str, kind: Shipped) -> Path:
     """The file given as a path, or as the name of a shipped one; raise `ConfigError` that lists those otherwise."""
     path = Path(name)
     if path.suffix in (".yaml", ".yml") or path.exists() or len(path.parts) > 1:

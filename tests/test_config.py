@@ -174,7 +174,7 @@ def test_a_dump_writes_every_default_out() -> None:
         assert key in text
 
 
-@pytest.mark.parametrize("kind", ["recipes", "configs"])
+@pytest.mark.parametrize("kind", ["recipes", "configs", "studies"])
 def test_a_shipped_file_is_found_by_name_and_a_near_miss_is_hinted(kind: Any) -> None:
     name = sorted(path.stem for path in shipped(kind).glob("*.yaml"))[0]
     assert find_shipped(name, kind) == shipped(kind) / f"{name}.yaml"

@@ -89,6 +89,8 @@ def test_recipes_and_configurations_reach_the_wheel(tmp_path: Path) -> None:
         assert f"nmt/_data/recipes/{path.name}" in names
     for path in (ROOT / "configs").glob("*.yaml"):
         assert f"nmt/_data/configs/{path.name}" in names
+    for path in (ROOT / "configs" / "studies").glob("*.yaml"):
+        assert f"nmt/_data/studies/{path.name}" in names
     for package in ("nmt", "serving"):
         for path in (ROOT / package).rglob("*.py"):
             assert str(path.relative_to(ROOT)) in names
