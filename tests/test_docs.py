@@ -19,10 +19,15 @@ from nmt.corpus.recipe import Recipe
 from nmt.model.config import ModelConfig
 from nmt.model.presets import PRESETS
 from nmt.model.seq2seq import Seq2Seq
+from nmt.study.config import AblationStudy, DepthStudy
 from nmt.training.config import RunConfig
 
+STUDIES = {"depth": DepthStudy, "ablation": AblationStudy}
 PAGES = sorted(
-    [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md"), ROOT / "data" / "README.md"]
+    [
+        *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "data/README.md", "examples/README.md")),
+        *(ROOT / "docs").rglob("*.md"),
+    ]
 )
 
 
@@ -43,6 +48,8 @@ def test_nmt_commands_parse_and_name_what_is_shipped(page: Path) -> None:
         options = _parser().parse_args(words)
         if options.command == "prepare":
             load(Recipe, find_shipped(options.recipe, "recipes"), options.set)
+        if options.command == "study" and options.action in STUDIES:
+            load(STUDIES[options.action], find_shipped(options.study, "studies"))
         if options.command in ("train", "check"):
             load(RunConfig, find_shipped(options.config, "configs"), options.set)
 
@@ -98,7 +105,9 @@ def test_recipes_and_configurations_reach_the_wheel(tmp_path: Path) -> None:
 
 
 def test_the_table_of_presets_is_true() -> None:
-    rows = re.findall(r"^\| `([\w-]+)` \|.*\| ([\d.]+) M \|$", (ROOT / "docs/models.md").read_text("utf-8"), re.MULTILINE)
+    rows = re.findall(
+        r"^\| `([\w-]+)` \|.*\| ([\d.]+) M \|$", (ROOT / "docs/models.md").read_text("utf-8"), re.MULTILINE
+    )
     assert {name for name, _ in rows} == set(PRESETS)
     for name, millions in rows:
         with torch.device("meta"):

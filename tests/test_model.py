@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import tiny
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nmt.errors import ConfigError
 from nmt.model.attention import Attention
 from nmt.model.decoder import DecoderState
+from nmt.model.rnn import RecurrentLayer, reversal
 from nmt.model.seq2seq import Seq2Seq
 from nmt.text.tokenizer import BOS, EOS, PAD
 
@@ -145,27 +147,7 @@ def test_decoding_leaves_nothing_on_the_model_and_changes_no_argument() -> None:
     )
 
 
-# --- attention and the first state ----------------------------------------------------------------------------------
-
-
-def test_attention_is_the_formula_and_its_weights_are_those_it_uses() -> None:
-    torch.manual_seed(0)
-    attention = Attention(query_width=6, memory_width=5, heads=2).double()
-    query, memory = torch.randn(2, 3, 6).double(), torch.randn(2, 4, 5).double()
-    mask = torch.tensor([[True] * 4, [True, True, False, False]])
-    key, value = attention.project(memory)
-    context = attention(query, key, value, mask)
-    q, kv = attention.query(query), attention.key_value(memory)
-    expected, weights = [], []
-    for head in range(2):
-        columns = slice(3 * head, 3 * head + 3)
-        scores = q[:, :, columns] @ kv[:, :, :6][:, :, columns].transpose(1, 2) / math.sqrt(3)
-        weights.append(torch.softmax(scores.masked_fill(~mask[:, None], -math.inf), dim=-1))
-        expected.append(weights[-1] @ kv[:, :, 6:][:, :, columns])
-    torch.testing.assert_close(context, torch.cat(expected, dim=-1))
-    shown = attention.weights(query, key, mask)
-    torch.testing.assert_close(shown, (weights[0] + weights[1]) / 2)
-    assert not shown[1, :, 2:].any()
+# --- the first state ----------------------------------------------------------------------------------
 
 
 def test_the_decoder_begins_from_the_mean_of_the_real_steps() -> None:
@@ -179,6 +161,128 @@ def test_the_decoder_begins_from_the_mean_of_the_real_steps() -> None:
     (h0, c0), (h1, c1) = model.encode(source, lengths).state.layers
     assert mask.sum() == 9
     torch.testing.assert_close(torch.cat((h0, c0, h1, c1), dim=1), flat)
+
+
+# --- the wirings ----------------------------------------------------------------------------------------------------
+
+
+def wired(*overrides: str) -> tuple[Any, Tensor, Tensor, Any]:
+    """A decoder of that wiring in float64, words (B, T, E), the vectors it makes of them, and the memory it reads."""
+    model = tiny.model(tiny.model_config(*overrides), sharpness=2.0).double()
+    memory = model.encode(*batch([5, 2, 7]))
+    words = torch.randn(3, 4, 6, dtype=torch.float64)
+    return model.decoder, words, model.decoder(words, memory, memory.state)[0], memory
+
+
+def attended(attention: Attention, query: Tensor, memory: Any, index: int = 0) -> Tensor:
+    """The context of `query`, (B, T, H) or (B, H), over the real source steps."""
+    steps = query if query.dim() == 3 else query[:, None]
+    context = attention(steps, memory.keys[index], memory.values[index], memory.mask)
+    return context if query.dim() == 3 else context[:, 0]
+
+
+def test_in_gnmt_the_bottom_layer_asks_and_every_layer_above_reads_the_answer() -> None:
+    decoder, words, vectors, memory = wired("decoder.layers=3", "decoder.layer_norm=true", "decoder.residual=3")
+    bottom = decoder.layers[0](words, state=memory.state.layers[0])[0]
+    context = attended(decoder.attention, bottom, memory)
+    middle = decoder.layers[1](torch.cat((decoder.norms[0](bottom), context), -1), state=memory.state.layers[1])[0]
+    top = (
+        decoder.layers[2](torch.cat((decoder.norms[1](middle), context), -1), state=memory.state.layers[2])[0] + middle
+    )
+    torch.testing.assert_close(vectors, torch.tanh(decoder.combine(torch.cat((top, context), -1))))
+
+
+def test_in_deep_every_layer_adds_recurrence_attention_and_feed_forward_each_of_what_is_normalised() -> None:
+    layer_norm = ("encoder.layer_norm=true", "decoder.layer_norm=true")
+    decoder, x, vectors, memory = wired("wiring=deep", *layer_norm, "feed_forward=10")
+    for index in range(2):
+        recurrence, cross, block = decoder.recurrences[index], decoder.cross[index], decoder.feed_forwards[index]
+        output = recurrence.layer(recurrence.norm(x), state=memory.state.layers[index])[0]
+        x = output + (x @ recurrence.shortcut.weight.T if index == 0 else x)  # 6 words wide, 8 units
+        x = x + cross.mix(attended(cross.attention, cross.norm(x), memory, index))
+        x = x + block.fall(torch.relu(block.rise(block.norm(x))))
+        assert block.rise.out_features == 10
+    torch.testing.assert_close(vectors, decoder.combine(decoder.norm(x)))
+
+
+def test_a_deep_encoder_layer_adds_recurrence_and_feed_forward() -> None:
+    layer_norm = ("encoder.layer_norm=true", "decoder.layer_norm=true")
+    encoder: Any = tiny.model(tiny.model_config("wiring=deep", *layer_norm)).encoder
+    x, lengths = torch.randn(2, 5, 6), torch.tensor([5, 3])
+    encoded = encoder(x, lengths)
+    for recurrence, block in zip(encoder.recurrences, encoder.feed_forwards, strict=True):
+        output = recurrence.layer(recurrence.norm(x), reversal(lengths, 5))[0]
+        x = output + recurrence.shortcut(x)
+        x = x + block.fall(torch.relu(block.rise(block.norm(x))))
+        assert block.rise.out_features == 16  # twice the layer's width
+    torch.testing.assert_close(encoded, encoder.norm(x))
+
+
+def test_in_luong_the_vector_of_a_step_is_fed_to_the_next() -> None:
+    decoder, words, vectors, memory = wired("wiring=luong", "decoder.residual=false", "attention=dot")
+    (h0, c0), (h1, c1), (fed,) = memory.state.layers
+    assert not fed.any()
+    for step in range(4):
+        h0, c0 = decoder.cells[0](torch.cat((words[:, step], fed), -1), (h0, c0))
+        h1, c1 = decoder.cells[1](h0, (h1, c1))
+        fed = torch.tanh(decoder.combine(torch.cat((attended(decoder.attention, h1, memory), h1), -1)))
+        torch.testing.assert_close(vectors[:, step], fed)
+
+
+def test_in_bahdanau_the_previous_state_asks_and_a_maxout_layer_answers() -> None:
+    decoder, words, vectors, memory = wired(
+        "wiring=bahdanau", "decoder.cell=gru", "decoder.residual=false", "attention=additive"
+    )
+    (h0,), (h1,) = memory.state.layers
+    for step in range(4):
+        context = attended(decoder.attention, h1, memory)
+        h0 = decoder.cells[0](torch.cat((words[:, step], context), -1), h0)
+        h1 = decoder.cells[1](h0, h1)
+        pairs = decoder.readout(torch.cat((h1, words[:, step], context), -1))
+        torch.testing.assert_close(vectors[:, step], torch.maximum(pairs[:, ::2], pairs[:, 1::2]))
+
+
+@pytest.mark.parametrize("wiring", ["luong", "bahdanau"])
+def test_a_landmarks_layers_are_residual_and_normalised_as_a_stacks(wiring: str) -> None:
+    decoder, words, vectors, memory = wired(
+        f"wiring={wiring}", "decoder.hidden=[8,6]", "decoder.cell=gru", "decoder.layer_norm=true"
+    )
+    (h0,), (h1,), *_ = memory.state.layers
+    fed = torch.zeros(3, 6) if wiring == "luong" else attended(decoder.attention, h1, memory)
+    h0 = decoder.cells[0](torch.cat((words[:, 0], fed), -1), h0)
+    h1 = decoder.cells[1](decoder.norms[0](h0), h1)
+    top = h1 + h0 @ decoder.shortcuts[0].weight.T
+    if wiring == "luong":
+        first = torch.tanh(decoder.combine(torch.cat((attended(decoder.attention, top, memory), top), -1)))
+    else:
+        first = decoder.readout(torch.cat((top, words[:, 0], fed), -1)).unflatten(-1, (-1, 2)).amax(-1)
+    torch.testing.assert_close(vectors[:, 0], first)
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn", "rnn_relu", "gru_before"])
+def test_a_landmarks_cell_is_one_step_of_the_layer_of_that_name(cell: str) -> None:
+    model = tiny.model(tiny.model_config("wiring=luong", f"decoder.cell={cell}"))
+    stepped: Any = model.decoder
+    layer = RecurrentLayer(model.config.decoder.cells[1], 8, 8).requires_grad_(False)
+    for name, value in stepped.cells[1].named_parameters():
+        layer.forwards.get_parameter(f"{name}_l0").copy_(nn.init.normal_(value))
+    x, state = torch.randn(3, 1, 8), tuple(torch.randn(3, 8) for _ in range(2 if cell == "lstm" else 1))
+    after = stepped.cells[1](x[:, 0], state if cell == "lstm" else state[0])
+    final = after if isinstance(after, tuple) else (after,)
+    for part, expected in zip(final, layer(x, state=state)[1], strict=True):
+        torch.testing.assert_close(part, expected)
+
+
+def test_a_landmark_drops_the_same_units_at_every_step() -> None:
+    model = tiny.model(tiny.model_config("wiring=luong", "dropout.layer=0.5", "decoder.hidden=64")).train()
+    decoder: Any = model.decoder
+    seen: list[Tensor] = []
+    decoder.cells[1].register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0] == 0))
+    model(*batch([5, 2]), targets(2, 6))
+    assert len(seen) == 6
+    assert all(torch.equal(gone, seen[0]) for gone in seen)
+    assert not torch.equal(seen[0][0], seen[0][1])
+    assert 10 < seen[0][0].sum() < 54
 
 
 # --- options --------------------------------------------------------------------------------------------------------
@@ -249,27 +353,6 @@ def test_each_kind_of_dropout_acts_in_training_and_never_otherwise(part: str) ->
 
 
 # --- mistakes -------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("override", "words"),
-    [
-        ("attention_heads=3", "attention_heads 3 does not divide decoder width 8"),
-        ("encoder.hidden=7", "hidden is 7 in bidirectional layer 1: an even number is needed"),
-        ("encoder.hidden=[8,8,8]", "hidden lists 3 values for 2 layers"),
-        ("decoder.cell=[lstm]", "cell lists 1 values for 2 layers"),
-        ("decoder.hidden=[8,0]", "hidden is 0 in layer 2"),
-        ("decoder.bidirectional=all", "decoder.bidirectional"),
-        ("encoder.cell=transformer", "encoder.cell"),
-        ("encoder.layers=0", "encoder.layers"),
-        ("dropout.layer=1.0", "dropout.layer"),
-        ("encoder.layer=3", "did you mean 'layers'"),
-    ],
-)
-def test_an_impossible_shape_is_a_config_error(override: str, words: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        tiny.model_config(override)
-    assert words in str(caught.value)
 
 
 def test_one_embedding_for_two_vocabularies_is_a_config_error() -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hub_stub import Row, card, jsonl, parquet, read_in_process, running_hub
+from pyarrow import parquet as parquet_file
 
 from nmt.config import load, parse, shipped
 from nmt.corpus.recipe import SPLITS, Recipe, Source
@@ -93,7 +95,25 @@ HUB: dict[tuple[str, str], dict[str, bytes]] = {
         }
     ),
 }
+PROSE = (
+    "suttacentral",
+    "cataclysm-dda",
+    "wesnoth",
+    "games-other",
+    "mozilla-www",
+    "xquad",
+    "stellarium-skycultures",
+    "hedy",
+)
 LOCAL: dict[str, bytes] = {
+    **{
+        f"{domain}-en-{target}/data/{split}-00000-of-00001.parquet": parquet(
+            [row | {"source": name} for name in PROSE for row in translations("en", target)]
+        )
+        for domain in ("software", "docs", "prose")
+        for target in ("de", "fr")
+        for split in SPLITS
+    },
     **{f"tatoeba-en-de/{split}-00000-of-00001.parquet": parquet(translations("en", "de")) for split in SPLITS},
     **{f"tatoeba-en-fr/{split}-00000-of-00001.parquet": parquet(translations("en", "fr")) for split in SPLITS},
     **{
@@ -153,6 +173,8 @@ def test_the_corpora_of_the_field_are_there() -> None:
         "tatoeba-en-de-hub",
         "tatoeba-de-en-hub",
         "tatoeba-en-fr-hub",
+        "general-en-de",
+        *(f"{domain}-en-{target}" for domain in ("software", "docs", "prose") for target in ("de", "fr")),
         "multi30k-en-de",
         "iwslt2017-de-en",
         "iwslt2015-en-vi",
@@ -203,19 +225,51 @@ def test_a_recipe_reads_its_local_data_set(name: str, tmp_path: Path, monkeypatc
         ("tatoeba-en-fr", (157_939, 2_000, 2_000)),
         ("multi30k-en-de", (29_000, 1_014, 1_000)),
         ("multi30k-en-fr", (29_000, 1_014, 1_000)),
+        ("software-en-de", (348_990, 1_000, 1_000)),
+        ("docs-en-de", (258_330, 1_000, 1_000)),
+        ("prose-en-de", (128_701, 1_000, 1_000)),
+        ("software-en-fr", (376_396, 1_000, 1_000)),
+        ("docs-en-fr", (296_374, 1_000, 1_000)),
+        ("prose-en-fr", (64_697, 1_000, 1_000)),
+        ("general-en-de", (897_679, 5_000, 5_000)),
     ],
 )
-def test_a_local_corpus_has_as_many_pairs_as_its_recipe_says(
-    name: str, counts: tuple[int, ...], corpora: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_local_corpus_has_as_many_pairs_as_its_recipe_says(name: str, counts: tuple[int, ...], corpora: Path) -> None:
+    made = recipe(name)
+    folders = [{Path(str(source.folder)).name for source in made.sources(split)} for split in SPLITS]
+    found = [
+        sum(
+            parquet_file.read_metadata(path).num_rows
+            for folder in names
+            for path in (corpora / folder).rglob(f"{split}-*")
+        )
+        for split, names in zip(SPLITS, folders, strict=True)
+    ]
+    assert tuple(found) == counts
+    assert all(f"{count:,}" in RECIPES[name].read_text(encoding="utf-8").splitlines()[0] for count in counts)
+
+
+@pytest.mark.parametrize("name", ["tatoeba-en-de", "multi30k-en-fr", "prose-en-fr"])
+def test_a_local_corpus_reads_as_its_recipe_says(
+    name: str, corpora: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path)
     monkeypatch.setenv("NMT_CORPORA", str(corpora))
     made = recipe(name)
-    found = [
-        sum(1 for _ in read_pairs(source, (made.source_language, made.target_language))) for source in sources(name)
-    ]
-    assert tuple(found) == counts
-    assert all(f"{count:,}" in RECIPES[name].read_text(encoding="utf-8").splitlines()[0] for count in counts)
+    for source in sources(name):
+        pairs = list(read_pairs(source, (made.source_language, made.target_language)))
+        assert len(pairs) >= 1000
+        assert all(map(all, pairs))
+
+
+def test_the_general_recipe_takes_every_source_of_prose_and_holds_back_the_largest(corpora: Path) -> None:
+    prose = [source for source in recipe("general-en-de").train if source.where]
+    (path,) = (corpora / "prose-en-de").rglob("train-*")
+    there = Counter(parquet_file.read_table(path, columns=["source"]).column("source").to_pylist())
+    assert {source.where["source"] for source in prose} == there.keys() == set(PROSE)
+    seen = {source.where["source"]: source.weight * there[source.where["source"]] for source in prose}
+    assert max(there.values()) > 0.4 * there.total()
+    assert max(seen.values()) < 0.3 * sum(seen.values())
 
 
 # --- wrong recipes --------------------------------------------------------------------------------------------------
@@ -258,6 +312,8 @@ def wrong(**changes: Any) -> str:
         ({"train": [{"tsv": "a", "config": "b", "columns": {"source": "0", "target": "1"}}]}, "`config` has no meaning for tsv"),
         ({"train": [{"parquet": "a", "split": "train[:1%]"}]}, "`split` has no meaning for parquet"),
         ({"train": [{"files": ["a", "b"], "columns": {"source": "0", "target": "1"}}]}, "`columns` has no meaning for files"),
+        ({"train": [{"files": ["a", "b"], "where": {"source": "x"}}]}, "`where` has no meaning for files"),
+        ({"train": [{"hub": "a/b", "where": "x"}]}, "train.0.where: input should be a valid dictionary"),
         ({"train": [{"hub": "a/b", "seed": 2}]}, "`seed` has no meaning for hub"),
         ({"train": [{"hub": "a/b", "config": "x", "data_files": "y"}]}, "not both"),
         ({"train": [{"hub": "a/b", "weight": 0}]}, "train.0.weight: input should be greater than 0"),
@@ -300,3 +356,10 @@ def test_the_canonical_form_leaves_out_what_changes_no_pair() -> None:
     made = recipe("own-files")
     assert made.model_copy(update={"description": "other"}).canonical() == made.canonical()
     assert made.model_copy(update={"target_language": "fr"}).canonical() != made.canonical()
+
+
+def test_a_key_that_came_later_counts_only_where_it_is_used() -> None:
+    made = recipe("own-files")
+    assert "where" not in made.canonical()
+    chosen = made.train[0].model_copy(update={"where": {"source": "a"}})
+    assert made.model_copy(update={"train": (chosen,)}).canonical() != made.canonical()

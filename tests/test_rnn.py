@@ -1,14 +1,16 @@
-"""StackedRNN: the formulas of its cells, ragged batches, parity with PyTorch's own stacks, and what may stand between layers."""
+"""StackedRNN: the formulas of its cells, ragged batches, what it returns, parity with PyTorch's own stacks, what stands between layers."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from nmt.errors import ConfigError
 from nmt.model.config import StackConfig
 from nmt.model.rnn import RecurrentLayer, SharedDropout, StackedRNN, reversal
 
@@ -39,6 +41,42 @@ def stack(inputs: int, dropout: float = 0.0, **settings: object) -> StackedRNN:
 def ragged(width: int) -> Tensor:
     """A batch of four rows of unequal length whose padding is noise: nothing may depend on it."""
     return torch.randn(len(LENGTHS), STEPS, width)
+
+
+def states(cell: str, p: dict[str, Tensor], xs: list[Tensor]) -> list[Tensor]:
+    """H_1 ... H_T of one direction of one layer over its inputs, from the textbook's formulas and nothing else."""
+    w, u, b = p["weight_hh"], p["weight_ih"], p["bias_ih"] + p["bias_hh"]
+    units = w.shape[1]
+    h, c, found = torch.zeros(units), torch.zeros(units), []
+    for x in xs:
+        parts = (u @ x + w @ h + b).split(units)  # of every gate
+        if cell == "rnn":
+            h = torch.tanh(parts[0])
+        elif cell == "rnn_relu":
+            h = torch.clamp(parts[0], min=0.0)
+        elif cell == "lstm":
+            c = parts[1].sigmoid() * c + parts[0].sigmoid() * parts[2].tanh()
+            h = parts[3].sigmoid() * c.tanh()
+        else:
+            r, z = parts[0].sigmoid(), parts[1].sigmoid()
+            un, wn, bi, bh = u[-units:], w[-units:], p["bias_ih"][-units:], p["bias_hh"][-units:]
+            inner = r * (wn @ h + bh) if cell == "gru" else wn @ (r * h) + bh
+            h = (1 - z) * torch.tanh(un @ x + bi + inner) + z * h
+        found.append(h)
+    return found
+
+
+def grid(network: StackedRNN, cells: tuple[str, ...], x: Tensor) -> list[Tensor]:
+    """Every H_t^L of one row `x` (T, inputs), cell by cell."""
+    below, levels = list(x), []
+    for cell, layer in zip(cells, network.layers, strict=True):
+        assert isinstance(layer, RecurrentLayer)
+        ways = [states(cell, kernel(layer), below)]
+        if layer.backwards is not None:
+            ways.append(states(cell, kernel(layer, backward=True), below[::-1])[::-1])
+        below = [torch.cat(halves) for halves in zip(*ways, strict=True)]
+        levels.append(torch.stack(below))
+    return levels
 
 
 def kernel(layer: nn.Module, backward: bool = False) -> dict[str, Tensor]:
@@ -72,17 +110,37 @@ def test_the_simple_cell_is_its_formula_in_every_layer_at_every_step() -> None:
     assert output.output is output.grid[1]
 
 
-def test_the_lstm_cell_is_its_formula() -> None:
-    network = stack(3, layers=1, hidden=2, cell="lstm")
-    x = torch.randn(1, 5, 3)
-    p = kernel(network.layers[0])
-    h, c = torch.zeros(2), torch.zeros(2)
-    for t in range(5):
-        gates = p["weight_ih"] @ x[0, t] + p["bias_ih"] + p["weight_hh"] @ h + p["bias_hh"]
-        i, f, g, o = gates[:2].sigmoid(), gates[2:4].sigmoid(), gates[4:6].tanh(), gates[6:].sigmoid()
-        c = f * c + i * g
-        h = o * torch.tanh(c)
-        torch.testing.assert_close(network(x, torch.tensor([5])).output[0, t], h)
+CELLS = {
+    **{cell: (cell,) * 4 for cell in ("rnn", "rnn_relu", "gru", "gru_before", "lstm")},
+    "mixed": ("lstm", "gru_before", "rnn_relu", "gru"),
+}
+
+
+@pytest.mark.parametrize("cells", CELLS.values(), ids=CELLS)
+@pytest.mark.parametrize("bidirectional", ["none", "first", "all", (False, True, False, True)])
+@pytest.mark.parametrize("depth", [1, 4])
+def test_the_whole_grid_is_the_formulas_for_every_cell_direction_and_length(
+    cells: tuple[str, ...], bidirectional: str | tuple[bool, ...], depth: int
+) -> None:
+    directions = bidirectional[:depth] if isinstance(bidirectional, tuple) else bidirectional
+    shape = {"layers": depth, "hidden": (6, 4, 8, 2)[:depth], "cell": cells[:depth], "bidirectional": directions}
+    network = stack(3, residual=False, **shape)
+    x = ragged(3)
+    computed = network(x, LENGTHS).grid
+    assert len(computed) == depth
+    for row, length in enumerate(LENGTHS.tolist()):
+        for level, expected in enumerate(grid(network, cells[:depth], x[row, :length])):
+            torch.testing.assert_close(computed[level][row, :length], expected)
+
+
+@pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
+def test_three_then_two_units_on_three_inputs_have_the_textbooks_shapes(cell: str) -> None:
+    network = stack(3, layers=2, hidden=(3, 2), cell=cell, residual=False)
+    gates = {"rnn": 1, "gru": 3, "lstm": 4}[cell]
+    for level, (inputs, units) in enumerate(((3, 3), (3, 2))):
+        p = kernel(network.layers[level])
+        assert p["weight_ih"].shape == (gates * units, inputs)
+        assert p["weight_hh"].shape == (gates * units, units)
 
 
 def test_layers_differ_in_cell_and_width() -> None:
@@ -97,9 +155,9 @@ def test_layers_differ_in_cell_and_width() -> None:
 # --- ragged batches -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
-@pytest.mark.parametrize("bidirectional", ["none", "first", "all"])
-def test_a_ragged_batch_equals_each_row_alone(cell: str, bidirectional: str) -> None:
+@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn", "rnn_relu", "gru_before"])
+@pytest.mark.parametrize("bidirectional", ["none", "first", "all", (False, True, False)])
+def test_a_ragged_batch_equals_each_row_alone(cell: str, bidirectional: str | tuple[bool, ...]) -> None:
     network = stack(3, layers=3, hidden=4, cell=cell, bidirectional=bidirectional, layer_norm=True)
     x = ragged(3)
     together = network(x, LENGTHS)
@@ -132,15 +190,89 @@ def test_reversal_is_within_the_length_and_its_own_inverse() -> None:
     assert positions.gather(1, positions).tolist() == [list(range(4))] * 3
 
 
+# --- what is returned -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cells", CELLS.values(), ids=CELLS)
+@pytest.mark.parametrize("bidirectional", ["none", "all"])
+def test_without_sequences_each_row_gives_its_last_valid_state(cells: tuple[str, ...], bidirectional: str) -> None:
+    torch.manual_seed(3)
+    shape = {"layers": 4, "hidden": 4, "cell": cells, "bidirectional": bidirectional}
+    network = stack(3, residual=False, **shape)
+    network.return_sequences = False
+    x = ragged(3)
+    last = network(x, LENGTHS).output
+    assert last.shape == (4, 4)
+    for row, length in enumerate(LENGTHS.tolist()):
+        top = grid(network, cells, x[row, :length])[-1]
+        # As Keras has it: the forward half after the last token, the backward half after the first, each having read all.
+        split = 4 if bidirectional == "none" else 2
+        expected = torch.cat((top[length - 1, :split], top[0, split:]))
+        torch.testing.assert_close(last[row], expected)
+
+
+@pytest.mark.parametrize("asked", [True, [True, True, True]])
+def test_with_sequences_the_top_layer_gives_every_step(asked: bool | list[bool]) -> None:
+    network = StackedRNN(StackConfig(layers=3, hidden=4), 3, return_sequences=asked, return_grid=True)
+    output = network(ragged(3), LENGTHS)
+    assert output.output.shape == (4, STEPS, 4)
+    assert output.output is output.grid[-1]
+
+
+@pytest.mark.parametrize("asked", [False, [True, True, False]])
+def test_only_the_last_layer_may_give_one_state_and_the_grid_stays_whole(asked: bool | list[bool]) -> None:
+    network = StackedRNN(StackConfig(layers=3, hidden=4), 3, return_sequences=asked, return_grid=True)
+    output = network(ragged(3), LENGTHS)
+    assert [level.shape for level in output.grid] == [(4, STEPS, 4)] * 3
+    assert torch.equal(output.output, output.grid[-1][torch.arange(4), LENGTHS - 1])
+
+
+def test_the_grid_is_returned_only_where_it_is_asked_for() -> None:
+    assert StackedRNN(StackConfig(layers=3, hidden=4), 3)(ragged(3), LENGTHS).grid == ()
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        (
+            [True, False, True],
+            "False in layer 2 of 3: layer 3 would get one state instead of a sequence, and the vertical",
+        ),
+        ([False, False, False], "False in layer 1 of 3"),
+        ([True, True], "return_sequences lists 2 values for 3 layers"),
+        ([], "return_sequences lists 0 values for 3 layers"),
+    ],
+)
+def test_an_inner_layer_without_its_sequence_is_a_config_error(asked: list[bool], words: str) -> None:
+    with pytest.raises(ConfigError, match=words) as caught:
+        StackedRNN(StackConfig(layers=3, hidden=4), 3, return_sequences=asked)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_state_taken_from_the_top_trains_every_layer() -> None:
+    network = StackedRNN(StackConfig(layers=3, hidden=4, bidirectional="all"), 3, return_sequences=False)
+    network(ragged(3), LENGTHS).output.pow(2).sum().backward()
+    for name, parameter in network.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.any(), name
+
+
 # --- parity with PyTorch --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("cell", "reference"), [("lstm", nn.LSTM), ("gru", nn.GRU), ("rnn", nn.RNN)])
+NATIVE = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN, "rnn_relu": partial(nn.RNN, nonlinearity="relu")}
+
+
+@pytest.mark.parametrize(("cell", "reference"), NATIVE.items(), ids=NATIVE)
 @pytest.mark.parametrize("bidirectional", [False, True])
-def test_a_plain_stack_is_pytorchs_own(cell: str, reference: type[nn.RNNBase], bidirectional: bool) -> None:
-    network = stack(5, layers=3, hidden=6, cell=cell, bidirectional="all" if bidirectional else "none", residual=False)
+@pytest.mark.parametrize("depth", [1, 2, 3, 4])
+def test_a_plain_stack_is_pytorchs_own(
+    cell: str, reference: Callable[..., nn.RNNBase], bidirectional: bool, depth: int
+) -> None:
+    both = "all" if bidirectional else "none"
+    network = stack(5, layers=depth, hidden=6, cell=cell, bidirectional=both, residual=False)
     units = 3 if bidirectional else 6
-    native = reference(5, units, num_layers=3, batch_first=True, bidirectional=bidirectional)
+    native = reference(5, units, num_layers=depth, batch_first=True, bidirectional=bidirectional)
     with torch.no_grad():
         for level, layer in enumerate(network.layers):
             for backward in (False, True)[: 1 + bidirectional]:
@@ -148,13 +280,18 @@ def test_a_plain_stack_is_pytorchs_own(cell: str, reference: type[nn.RNNBase], b
                     getattr(native, f"{name}_l{level}{'_reverse' * backward}").copy_(value)
     x = ragged(5)
     packed = pack_padded_sequence(x, LENGTHS, batch_first=True, enforce_sorted=False)
-    expected = pad_packed_sequence(native(packed)[0], batch_first=True)[0]
+    output, final = native(packed)
+    expected = pad_packed_sequence(output, batch_first=True)[0]
     real = torch.arange(STEPS) < LENGTHS[:, None]
     torch.testing.assert_close(network(x, LENGTHS).output[real], expected[real])
+    network.return_sequences = False
+    last = final[0] if cell == "lstm" else final
+    top = torch.cat((last[-2], last[-1]), dim=-1) if bidirectional else last[-1]
+    torch.testing.assert_close(network(x, LENGTHS).output, top)
 
 
 def test_the_state_after_the_last_step_goes_on_where_it_was() -> None:
-    for cell, parts in (("lstm", 2), ("gru", 1), ("rnn", 1)):
+    for cell, parts in (("lstm", 2), ("gru", 1), ("rnn", 1), ("rnn_relu", 1), ("gru_before", 1)):
         layer = RecurrentLayer(cell, 3, 4)  # type: ignore[arg-type]
         x = torch.randn(2, 6, 3)
         whole, end = layer(x)

@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 from hub_stub import card, jsonl, parquet
+from preparing import recipe_of
 
 import nmt.config
+from nmt.corpus.prepare import prepare
 from nmt.corpus.recipe import Source
 from nmt.corpus.sources import fingerprint, local_path, read_pairs
 from nmt.errors import ConfigError, DataError, NMTError
@@ -342,3 +344,39 @@ def test_a_generated_corpus_has_the_fingerprint_of_what_it_gives() -> None:
 
 def test_generated_pairs_are_limited() -> None:
     assert len(read(generate="numbers", limit=7)) == 7
+
+
+# --- rows chosen by a column ----------------------------------------------------------------------------------------
+
+MIXED = [row | {"source": name} for row, name in zip(TRANSLATIONS, ("web", "book", "web"), strict=True)]
+
+
+@pytest.mark.parametrize("kind", ["parquet", "jsonl", "folder"])
+def test_where_takes_the_rows_whose_column_holds_the_text(tmp_path: Path, kind: str) -> None:
+    content = jsonl(MIXED) if kind == "jsonl" else parquet(MIXED)
+    path = write(tmp_path / "data" / ("train.jsonl" if kind == "jsonl" else "train.parquet"), content)
+    place = {kind: str(tmp_path / "data") if kind == "folder" else path}
+    assert read(**place, where={"source": "web"}) == [PAIRS[0], PAIRS[2]]
+    assert read(**place, where={"source": "book"}) == [PAIRS[1]]
+    assert read(**place, where={"source": "web"}, limit=1) == [PAIRS[0]]
+    assert read(**place, where={"source": "boo"}) == []
+    assert read(**place) == PAIRS
+
+
+def test_where_works_beside_named_columns_and_with_several_conditions(tmp_path: Path) -> None:
+    rows = [{"english": a, "german": b, "kind": "k", "age": age} for (a, b), age in zip(PAIRS, "112", strict=True)]
+    path = write(tmp_path / "x.parquet", parquet(rows))
+    assert read(parquet=path, columns=NAMED, where={"kind": "k", "age": "1"}) == PAIRS[:2]
+    assert read(parquet=path, columns=NAMED, where={"english": "two"}) == PAIRS[1:2]
+
+
+def test_where_names_a_column_that_is_there(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.parquet", parquet(MIXED))
+    message = failure(parquet=path, where={"sorce": "web"})
+    assert "no column 'sorce', found translation, source (it is named by `where` in the recipe)" in message
+
+
+def test_a_choice_that_finds_no_row_is_named_by_its_text(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.parquet", parquet(MIXED))
+    with pytest.raises(DataError, match=r"x\.parquet \(source boo\): holds no pair"):
+        prepare(recipe_of([{"parquet": path}, {"parquet": path, "where": {"source": "boo"}}]), tmp_path / "out")

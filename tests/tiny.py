@@ -176,6 +176,11 @@ class CopyModel(nn.Module):
         super().__init__()
         self.output_bias = nn.Parameter(torch.zeros(vocabulary), requires_grad=False)
 
+    @property
+    def device(self) -> torch.device:
+        """Where ids are expected."""
+        return self.output_bias.device
+
     def encode(self, source: Tensor, lengths: Tensor) -> Memory:
         """The source ids (B, S) are the memory, the position in them is the state."""
         mask = torch.arange(source.shape[1]) < lengths[:, None]

@@ -113,13 +113,17 @@ def _add_flow(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     command = actions.add_parser(
         "flow", help="gradients, updates and saturated gates of a run's layers; or where gradients vanish"
     )
-    command.add_argument("run_folder", type=Path, nargs="?", metavar="RUN", help="a run folder: draws flow.png of its log")
+    command.add_argument(
+        "run_folder", type=Path, nargs="?", metavar="RUN", help="a run folder: draws flow.png of its log"
+    )
     command.add_argument(
         "--demo",
         action="store_true",
         help="instead of a run: deep stacks of each cell learn to remember, or cannot; draws gradients.png",
     )
-    command.add_argument("--output", type=Path, metavar="FOLDER", help="for the figure; default: RUN, or runs/flow-demo")
+    command.add_argument(
+        "--output", type=Path, metavar="FOLDER", help="for the figure; default: RUN, or runs/flow-demo"
+    )
     command.set_defaults(run=_flow)
 
 
@@ -142,10 +146,10 @@ def _flow_demo(folder: Path) -> int:
     from nmt.progress import progress
     from nmt.study import vanishing
 
-    updates, outcomes = 300, []
+    outcomes = []
     for case in vanishing.cases():
-        with progress(case.title, "updates", updates) as bar:
-            outcomes.append(vanishing.try_case(case, updates, progress=bar.update))
+        with progress(case.title, "updates", vanishing.UPDATES) as bar:
+            outcomes.append(vanishing.try_case(case, vanishing.UPDATES, progress=bar.update))
         print(f"{outcomes[-1].render()}\n", flush=True)
     path = folder / vanishing.FIGURE
     vanishing.draw(outcomes, path)

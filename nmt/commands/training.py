@@ -1,4 +1,4 @@
-"""`nmt prepare`, `check`, `train`, `bundle`: the commands that lead from text to a bundle."""
+"""`nmt prepare`, `check`, `train`, `distill`, `bundle`: the commands that lead from text to a bundle."""
 
 from __future__ import annotations
 
@@ -35,6 +35,30 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     command.add_argument("config", help="a training configuration, or the name of a shipped one")
     command.add_argument("--print-config", action="store_true", help="print the resolved settings and stop")
     command.set_defaults(run=_train)
+
+    command = commands.add_parser(
+        "distill", help="make a corpus of a model's own translations, for a student to learn from"
+    )
+    command.add_argument("teacher", type=Path, help="the bundle that translates")
+    command.add_argument(
+        "--corpus", type=Path, required=True, metavar="PREPARED", help="the prepared corpus whose source is translated"
+    )
+    command.add_argument(
+        "--output", type=Path, required=True, metavar="FOLDER", help="the new corpus; the same command resumes"
+    )
+    command.add_argument(
+        "--ensemble",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="BUNDLE",
+        help="a teacher beside the first, decoded with it as one model; may be repeated",
+    )
+    command.add_argument("--beam-size", type=int, metavar="N", help="hypotheses kept at each step; 1 is greedy")
+    command.add_argument("--keep-original", action="store_true", help="add the pairs with their own targets too")
+    command.add_argument("--limit", type=int, metavar="N", help="only the first N pairs")
+    command.add_argument("--threads", type=int, metavar="N", help="CPU threads; all cores by default")
+    command.set_defaults(run=_distill)
 
     command = commands.add_parser("bundle", help="make a self-contained model of a training run")
     command.add_argument("run_folder", type=Path, metavar="RUN")
@@ -98,6 +122,24 @@ def _train(options: argparse.Namespace) -> int:
         f"{config.run}: {progress.step:,} updates, best validation {config.validation.metric} {abs(progress.best or 0):.2f}"
     )
     print(f"next: nmt bundle {config.run} --output MODEL")
+    return 0
+
+
+def _distill(options: argparse.Namespace) -> int:
+    from nmt.training.config import TrainConfig
+    from nmt.training.distill import DistillOptions, distill
+    from nmt.training.trainer import resolve_device
+
+    device = resolve_device(TrainConfig())[0].type
+    chosen = DistillOptions(options.beam_size, options.keep_original, options.limit, options.threads, device)
+    try:
+        made = distill([options.teacher, *options.ensemble], options.corpus, options.output, chosen)
+    except KeyboardInterrupt:
+        print("nmt distill: interrupted; the same command goes on from there", file=sys.stderr)
+        return 130
+    print((options.output / "report.md").read_text(encoding="utf-8").rstrip())
+    print(f"\n{options.output}: {'made' if made else 'nothing has changed'}")
+    print(f"next: nmt train CONFIG --set corpus={options.output} --set run=RUN")
     return 0
 
 

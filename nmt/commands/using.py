@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from nmt.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
+    from nmt.inference.client import ServerTranslator
     from nmt.inference.translator import Translator
     from nmt.inference.types import DecodeOptions
 
@@ -23,6 +24,14 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     searched = argparse.ArgumentParser(add_help=False)
     searched.add_argument("--beam-size", type=int, metavar="N", help="hypotheses kept at each step; 1 is greedy")
     searched.add_argument("--length-penalty", type=float, metavar="A", help="scores are log P / length ** A")
+    searched.add_argument(
+        "--ensemble",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="BUNDLE",
+        help="decode with this one too, as one model; may be repeated",
+    )
     searched.add_argument("--threads", type=int, metavar="N", help="CPU threads; all cores by default")
     searched.add_argument("--json", action="store_true", help="print JSON")
 
@@ -48,6 +57,11 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     command.add_argument("--source", type=Path, metavar="FILE", help="source sentences, one a line")
     command.add_argument("--reference", type=Path, metavar="FILE", help="their reference translations")
     command.add_argument("--lowercase", action="store_true", help="score without regard to case")
+    command.add_argument(
+        "--tok-lc",
+        action="store_true",
+        help="also BLEU of lowercased text cut by Moses' rules, for comparison with figures published so; never with the 13a score",
+    )
     command.add_argument("--output", type=Path, metavar="FILE", help="write the translations here")
     command.add_argument(
         "--record", action="store_true", help="write the scores into the bundle's metrics and model card"
@@ -81,13 +95,16 @@ def _translate(options: argparse.Namespace) -> int:
 
 def _evaluate(options: argparse.Namespace) -> int:
     from nmt.evaluation.evaluate import corpus_test_set, evaluate, file_test_set
+    from nmt.evaluation.scores import Moses
 
     if bool(options.bundle) == bool(options.server):
         raise ConfigError("give a bundle or --server URL, one of the two")
     if bool(options.corpus) == bool(options.source) or bool(options.source) != bool(options.reference):
         raise ConfigError("give --corpus NAME, or --source FILE with --reference FILE")
-    if options.record and not options.bundle:
-        raise ConfigError("--record writes into a bundle: give one instead of --server")
+    if options.server and options.ensemble:
+        raise ConfigError("--ensemble adds to a bundle: give one instead of --server")
+    if options.record and (options.server or options.ensemble):
+        raise ConfigError("--record writes the scores of one bundle into it: leave out --server and --ensemble")
     test = (
         corpus_test_set(options.corpus, options.split)
         if options.corpus
@@ -100,13 +117,21 @@ def _evaluate(options: argparse.Namespace) -> int:
         server = ServerTranslator(options.server)
         decode = _decode_options(options, DecodeOptions()) if _given(options) else None
         search = f"beam {decode.beam_size}" if decode else "the server's defaults"
-        result = evaluate(lambda texts: server.translate(texts, decode), test, search, options.lowercase)
+        moses = Moses(_served_language(server)) if options.tok_lc else None
+        result = evaluate(lambda texts: server.translate(texts, decode), test, search, options.lowercase, moses)
     else:
         translator = _open_translator(options)
         decode = _decode_options(options, translator.defaults)
         search = f"beam {decode.beam_size}, length penalty {decode.length_penalty:g}"
+        if options.ensemble:
+            search = f"ensemble of {1 + len(options.ensemble)}, {search}"
+        moses = Moses(translator.info.target_language) if options.tok_lc else None
         result = evaluate(
-            lambda texts: [item.text for item in translator.translate(texts, decode)], test, search, options.lowercase
+            lambda texts: [item.text for item in translator.translate(texts, decode)],
+            test,
+            search,
+            options.lowercase,
+            moses,
         )
     if options.output:
         options.output.write_text("".join(f"{text}\n" for text in result.hypotheses), encoding="utf-8")
@@ -121,6 +146,13 @@ def _evaluate(options: argparse.Namespace) -> int:
     }
     print(json.dumps(summary, ensure_ascii=False, indent=1) if options.json else result.render())
     return 0
+
+
+def _served_language(server: ServerTranslator) -> str:
+    languages = {str(model.get("target")) for model in server.models()}
+    if len(languages) != 1:
+        raise InputError(f"{server.url}: serves {len(languages)} target languages; --tok-lc needs exactly one")
+    return languages.pop()
 
 
 def _info(options: argparse.Namespace) -> int:
@@ -146,7 +178,7 @@ def _info(options: argparse.Namespace) -> int:
 def _open_translator(options: argparse.Namespace) -> Translator:
     from nmt.inference.translator import Translator
 
-    return Translator.load(options.bundle, options.threads)
+    return Translator.load(options.bundle, options.threads, ensemble=options.ensemble)
 
 
 def _given(options: argparse.Namespace) -> dict[str, object]:

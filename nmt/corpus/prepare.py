@@ -51,9 +51,9 @@ def prepare(recipe: Recipe, output: Path, force: bool = False) -> bool:
     partial, old = (output.with_name(f".{output.name}.{suffix}") for suffix in ("partial", "old"))
     try:
         if old.is_dir() and not output.exists():
-            old.rename(output)  # a run was killed between the two renames of _swap
+            old.rename(output)  # a run was killed between the two renames of swap_in
         digest = content_hash(recipe)
-        if not force and _is_current(output, digest):
+        if not force and is_current(output, digest):
             return False
         if output.exists() and not (output.is_dir() and ((output / MANIFEST).is_file() or not any(output.iterdir()))):
             raise DataError(
@@ -61,13 +61,13 @@ def prepare(recipe: Recipe, output: Path, force: bool = False) -> bool:
             )
         with _locked(partial):
             _build(recipe, partial, digest)
-            _swap(partial, output, old)
+            swap_in(partial, output, old)
     except OSError as error:
         raise DataError(f"{output}: {error.strerror or error} while preparing; nothing was changed") from None
     return True
 
 
-def _is_current(output: Path, digest: str) -> bool:
+def is_current(output: Path, digest: str) -> bool:
     """Whether `output` is a whole corpus with this content hash."""
     try:
         corpus = PreparedCorpus.open(output)
@@ -85,7 +85,7 @@ def _locked(partial: Path) -> Iterator[None]:
     partial.mkdir(parents=True, exist_ok=True)
     handle = os.open(partial, os.O_RDONLY)
     try:
-        _lock(handle)
+        lock(handle)
         # The lock is on the folder and not on its name: another process may have renamed it in the meantime.
         if not partial.exists() or os.fstat(handle).st_ino != partial.stat().st_ino:
             raise BlockingIOError
@@ -103,7 +103,8 @@ def _locked(partial: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def _lock(handle: int) -> None:
+def lock(handle: int) -> None:
+    """Take the lock on an open folder; raise `BlockingIOError` when another process holds it."""
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -112,7 +113,7 @@ def _lock(handle: int) -> None:
         return  # some network file systems have no locks; corpora are prepared there all the same
 
 
-def _swap(partial: Path, output: Path, old: Path) -> None:
+def swap_in(partial: Path, output: Path, old: Path) -> None:
     """Put `partial` in the place of `output`, all of it on the disk before."""
     for path in partial.iterdir():
         with path.open("rb") as stream:
@@ -299,8 +300,19 @@ def _encode(
     return stored
 
 
-def _manifest(recipe: Recipe, digest: str, folder: Path, report: Report, stored: list[int]) -> dict[str, Any]:
+def count_tokens(folder: Path) -> dict[str, Any]:
+    """The entries `tokens` and `lengths` of the manifest: what the stored training sides in `folder` hold."""
     lengths = {side: np.load(folder / f"train.{side}.lengths.npy") for side in ("source", "target")}
+    return {
+        "tokens": {side: int(values.sum(dtype=np.int64)) for side, values in lengths.items()},
+        "lengths": {
+            side: {str(q): int(np.quantile(values, q, method="higher")) for q in _QUANTILES}
+            for side, values in lengths.items()
+        },
+    }
+
+
+def _manifest(recipe: Recipe, digest: str, folder: Path, report: Report, stored: list[int]) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "content_hash": digest,
@@ -309,11 +321,7 @@ def _manifest(recipe: Recipe, digest: str, folder: Path, report: Report, stored:
             {"label": source.label, "weight": source.weight, "pairs": count}
             for source, count in zip(recipe.train, stored, strict=True)
         ],
-        "tokens": {side: int(values.sum(dtype=np.int64)) for side, values in lengths.items()},
-        "lengths": {
-            side: {str(q): int(np.quantile(values, q, method="higher")) for q in _QUANTILES}
-            for side, values in lengths.items()
-        },
+        **count_tokens(folder),
         "cleaning": {"read": report.read, "kept": report.kept, "dropped": report.dropped, "samples": report.samples},
         "versions": {
             "strata-nmt": nmt.__version__,

@@ -42,6 +42,7 @@ class Source(Section):
     data_files: str | None = Field(None, description="glob inside a hub data set, where it has no configuration")
     split: str = Field("train", description="split of the data set, or a slice of it such as `train[:1%]`")
     columns: Columns | None = Field(None, description="the two columns; without it a `translation` column is expected")
+    where: dict[str, str] = Field({}, description="COLUMN: TEXT; take only the rows whose column holds that text")
     header: bool = Field(False, description="a tsv's first line names its columns")
     weight: float = Field(1.0, gt=0, le=100, description="times each pair is seen in an epoch of training")
     limit: int | None = Field(None, ge=1, description="pairs taken at most, from the start; generated: how many")
@@ -63,6 +64,7 @@ class Source(Section):
             "data_files": {"hub"},
             "split": {"hub", "folder"},
             "columns": {"hub", "folder", "parquet", "jsonl", "tsv"},
+            "where": {"hub", "folder", "parquet", "jsonl"},
             "header": {"tsv"},
             "seed": {"generate"},
         }.items():
@@ -83,7 +85,9 @@ class Source(Section):
         """A short name for messages and reports."""
         value = getattr(self, self.kind)
         name = " + ".join(map(str, value)) if isinstance(value, tuple) else str(value)
-        return f"{self.kind} {name}" + (f" ({self.config})" if self.config else "")
+        details = [self.config] if self.config else []
+        details += [f"{column} {value}" for column, value in self.where.items()]
+        return f"{self.kind} {name}" + (f" ({', '.join(details)})" if details else "")
 
 
 class Cleaning(Section):
@@ -147,4 +151,7 @@ class Recipe(Section):
     def canonical(self) -> str:
         """The recipe as canonical JSON, the part of a content hash that comes from the recipe."""
         data: dict[str, Any] = self.model_dump(mode="json", exclude={"description"})
+        for source in (source for split in SPLITS for source in data[split]):
+            if not source["where"]:  # unused it says nothing: a corpus older than this key stays current
+                del source["where"]
         return json.dumps(data, sort_keys=True, ensure_ascii=False)

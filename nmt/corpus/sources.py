@@ -247,18 +247,24 @@ def _is_unicode(text: str) -> bool:
 
 
 def _columns(source: Source) -> list[str]:
-    return [source.columns.source, source.columns.target] if source.columns else ["translation"]
+    """The columns to read: those of the pair, and those by which rows are chosen."""
+    pair = [source.columns.source, source.columns.target] if source.columns else ["translation"]
+    return list(dict.fromkeys([*pair, *source.where]))
 
 
 def _check_columns(found: list[str], source: Source, where: str) -> None:
     for name in _columns(source):
         if name not in found:
             hint = "name the two columns by `columns: {source: ..., target: ...}` in the recipe"
+            if name in source.where:
+                hint = "it is named by `where` in the recipe"
             raise DataError(f"{where}: no column {name!r}, found {', '.join(map(str, found)) or 'none'} ({hint})")
 
 
 def _pairs(rows: list[dict[str, Any]], source: Source, languages: tuple[str, str], where: str) -> Iterator[Pair]:
     for row in rows:
+        if any(row[column] != value for column, value in source.where.items()):
+            continue
         if source.columns:
             yield (
                 _text(row[source.columns.source], source.columns.source, where),

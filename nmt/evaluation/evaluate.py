@@ -13,7 +13,7 @@ from nmt.corpus.prepare import evaluation_pairs
 from nmt.corpus.recipe import Recipe
 from nmt.corpus.store import MANIFEST, PreparedCorpus
 from nmt.errors import DataError
-from nmt.evaluation.scores import Score, exact_match, score
+from nmt.evaluation.scores import Moses, Score, exact_match, score, tok_lc
 from nmt.progress import progress
 from nmt.text.lines import read_lines
 
@@ -59,9 +59,16 @@ class Evaluation:
 
 
 def evaluate(
-    translate: Callable[[Sequence[str]], list[str]], test: TestSet, search: str, lowercase: bool = False
+    translate: Callable[[Sequence[str]], list[str]],
+    test: TestSet,
+    search: str,
+    lowercase: bool = False,
+    moses: Moses | None = None,
 ) -> Evaluation:
-    """Translate the sources of `test` and score the result; `search` describes how, for the record."""
+    """Translate the sources of `test` and score the result; `search` describes how, for the record.
+
+    BLEU tok-lc is added where `moses`, the rules of the target language, is given.
+    """
     sources, references = [pair[0] for pair in test.pairs], [pair[1] for pair in test.pairs]
     hypotheses: list[str] = []
     order = sorted(
@@ -76,7 +83,9 @@ def evaluate(
     restored = [""] * len(order)
     for position, index in enumerate(order):
         restored[index] = hypotheses[position]
-    scores = score(restored, references, lowercase)
+    scores: tuple[Score, ...] = score(restored, references, lowercase)
+    if moses is not None:
+        scores += (tok_lc(restored, references, moses),)
     return Evaluation(test.name, len(sources), search, scores, exact_match(restored, references), seconds, restored)
 
 

@@ -4,14 +4,50 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 import torch
 from torch import Tensor
 
 from nmt.inference.types import DecodeOptions
-from nmt.model.decoder import DecoderState, Memory
-from nmt.model.seq2seq import Seq2Seq
 from nmt.text.tokenizer import BOS, EOS, PAD, UNK
+
+
+class Selectable(Protocol):
+    """A value with a row for each sentence or hypothesis of a batch."""
+
+    def select(self, rows: Tensor) -> Self:
+        """The value of `rows` (N,) of the batch, in that order; a row may be repeated or left out."""
+
+
+S = TypeVar("S", bound=Selectable)
+M = TypeVar("M", bound="Encoded[Any]")
+State_co = TypeVar("State_co", bound=Selectable, covariant=True)
+
+
+class Encoded(Selectable, Protocol[State_co]):
+    """What encoding leaves for decoding: `nmt.model.decoder.Memory`, or as much of it as search must know."""
+
+    @property
+    def state(self) -> State_co:
+        """The state before the first target step."""
+
+
+class TranslationModel(Protocol[M, S]):
+    """All that search and the Translator know of a model: `Seq2Seq` is one, an `Ensemble` of them another."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where source and target ids are expected."""
+
+    def eval(self) -> Self:
+        """Turn off what only training has, such as dropout."""
+
+    def encode(self, source: Tensor, lengths: Tensor) -> M:
+        """Encode `source` ids (B, S), right-padded, of `lengths` (B,), end marks included."""
+
+    def decode(self, target: Tensor, memory: M, state: S) -> tuple[Tensor, S]:
+        """Logits (B, T, V) after each of the `target` ids (B, T), and the state after the last."""
 
 
 class Cancelled(Exception):
@@ -38,7 +74,7 @@ class _Sentence:
 
 
 def beam_search(
-    model: Seq2Seq,
+    model: TranslationModel[M, S],
     source: Sequence[Sequence[int]],
     options: DecodeOptions,
     cancelled: Callable[[], bool] | None = None,
@@ -51,7 +87,7 @@ def beam_search(
     """
     if not source:
         return []
-    device = model.output_bias.device
+    device = model.device
     lengths = torch.tensor([len(ids) for ids in source], device=device)
     padded = torch.full((len(source), int(lengths.max())), PAD, device=device)
     for row, ids in enumerate(source):
@@ -68,17 +104,17 @@ def beam_search(
     return results
 
 
-class _Beam:
+class _Beam(Generic[M, S]):
     """The running batch: sentences not yet done, K rows of state for each."""
 
-    def __init__(self, model: Seq2Seq, memory: Memory, options: DecodeOptions, lengths: list[int]) -> None:
+    def __init__(self, model: TranslationModel[M, S], memory: M, options: DecodeOptions, lengths: list[int]) -> None:
         self.model, self.options = model, options
         k, count = options.beam_size, len(lengths)
-        device = model.output_bias.device
+        device = model.device
         limits = [int(length * options.max_length_ratio) + options.max_length_extra for length in lengths]
         self.sentences = [_Sentence(index, max(1, limit)) for index, limit in enumerate(limits)]
         self.memory = memory.select(torch.arange(count, device=device).repeat_interleave(k))
-        self.state: DecoderState = self.memory.state
+        self.state: S = self.memory.state
         self.scores = torch.full((count, k), float("-inf"), device=device)
         self.scores[:, 0] = 0.0  # all K rows are alike before the first step: only one may continue
         self.tokens = torch.full((count, k, 1), BOS, device=device)  # (B, K, steps)
@@ -102,6 +138,7 @@ class _Beam:
     def _collect(self, best: Tensor, origin: Tensor, token: Tensor) -> list[_Sentence]:
         """Move hypotheses that have ended, or have reached the limit, to their sentences; return those that are done."""
         k, length = self.options.beam_size, self.tokens.shape[2]  # the length of a hypothesis with its new token
+        best, origin, token = best.cpu(), origin.cpu(), token.cpu()  # once, not a number at a time from a GPU
         ended = (token[:, :k] == EOS) & best[:, :k].isfinite()
         rows = ended.any(dim=1).tolist()
         done = []
@@ -124,7 +161,7 @@ class _Beam:
         score = log_probability / self.tokens.shape[2] ** self.options.length_penalty
         sentence.finished.append(Candidate(ids, log_probability, score, ended=token is None))
 
-    def _continue(self, best: Tensor, origin: Tensor, token: Tensor, state: DecoderState) -> DecoderState:
+    def _continue(self, best: Tensor, origin: Tensor, token: Tensor, state: S) -> S:
         """Keep the K best continuations that have not ended; return the state in their order."""
         k = self.options.beam_size
         live = torch.where(token == EOS, float("-inf"), best)
@@ -136,7 +173,7 @@ class _Beam:
         self.state = state.select((base + origin).view(-1))
         return self.state
 
-    def _compact(self, rows: list[int], state: DecoderState) -> None:
+    def _compact(self, rows: list[int], state: S) -> None:
         """Drop all but `rows` of the sentences."""
         k = self.options.beam_size
         keep = torch.tensor(rows, dtype=torch.long, device=self.scores.device)

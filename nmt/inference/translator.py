@@ -6,18 +6,20 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from nmt.errors import InputError
 from nmt.inference import torch_backend
 from nmt.inference.bundle import Bundle, ModelInfo
-from nmt.inference.search import Candidate, beam_search
+from nmt.inference.ensemble import Ensemble, check_alike, describe
+from nmt.inference.search import Candidate, TranslationModel, beam_search
 from nmt.inference.types import DecodeOptions, Hypothesis, Translation
-from nmt.model.seq2seq import Seq2Seq
 from nmt.text.normalize import normalize
 from nmt.text.segment import Segment, split_long
 from nmt.text.tokenizer import EOS, Tokenizer
 
 _BATCH_CELLS = 4096  # hypotheses x source tokens of a batch: large enough for the processor, small enough for memory
+_GPU_CELLS = 8 * _BATCH_CELLS  # there a step costs much the same for few rows as for many
 _WINDOW = 2000  # texts that `translate_iter` sorts at a time
 _UNSPACED = {"zh", "ja", "th", "lo", "km", "my", "bo"}  # languages whose sentences are joined without a space
 _ONE_TEXT = "a list of texts was expected, found one text: put it into a list"
@@ -45,7 +47,7 @@ class Translator:
 
     def __init__(
         self,
-        model: Seq2Seq,
+        model: TranslationModel[Any, Any],
         vocabularies: Vocabularies,
         info: ModelInfo,
         defaults: DecodeOptions,
@@ -56,12 +58,24 @@ class Translator:
         self.info, self.defaults, self.max_source_tokens = info, defaults, max_source_tokens
 
     @classmethod
-    def load(cls, path: Path, threads: int | None = None, device: str = "cpu") -> Translator:
-        """Open a bundle; raise `BundleError` naming the file when something of it is missing or damaged."""
-        bundle = Bundle.open(path)
-        model = torch_backend.load_model(bundle, threads, device)
-        vocabularies = Vocabularies(bundle.source_tokenizer, bundle.target_tokenizer)
-        return cls(model, vocabularies, bundle.info, bundle.config.decode, bundle.config.max_source_tokens)
+    def load(
+        cls, path: Path, threads: int | None = None, device: str = "cpu", ensemble: Sequence[Path] = ()
+    ) -> Translator:
+        """Open a bundle, and those of `ensemble` to decode with it as one model; the search defaults are those of the first.
+
+        Raises `BundleError` naming the file when something of a bundle is missing or damaged, or when they don't go together.
+        """
+        bundles = [Bundle.open(item) for item in (path, *ensemble)]
+        check_alike(bundles)
+        models = [torch_backend.load_model(bundle, threads, device) for bundle in bundles]
+        first = bundles[0]
+        return cls(
+            Ensemble(models) if ensemble else models[0],
+            Vocabularies(first.source_tokenizer, first.target_tokenizer),
+            describe(bundles) if ensemble else first.info,
+            first.config.decode,
+            min(bundle.config.max_source_tokens for bundle in bundles),
+        )
 
     def validate(self, text: str) -> None:
         """Raise `InputError` when `text` is not something that can be translated."""
@@ -133,8 +147,9 @@ class Translator:
         order = sorted(range(len(parts)), key=lambda index: -len(parts[index].ids))
         found: list[list[Candidate]] = [[] for _ in parts]
         start = 0
+        cells = _GPU_CELLS if self.model.device.type == "cuda" else _BATCH_CELLS
         while start < len(order):
-            rows = max(1, _BATCH_CELLS // (options.beam_size * len(parts[order[start]].ids)))
+            rows = max(1, cells // (options.beam_size * len(parts[order[start]].ids)))
             batch = order[start : start + rows]
             results = beam_search(self.model, [parts[index].ids for index in batch], options, cancelled)
             for index, candidates in zip(batch, results, strict=True):

@@ -83,7 +83,8 @@ class AdditiveAttention(Attention):
     def scores(self, query: Tensor, key: Tensor) -> Tensor:
         """g v / |v| tanh(q + k + b)."""
         v = self.v * (self.gain / self.v.norm(dim=-1))[:, None]  # (A, H / A)
-        hidden = torch.tanh((query + self.bias[:, None])[:, :, :, None] + key[:, :, None])  # (B, A, T, S, H / A)
+        query = query + self.bias[:, None].to(query.dtype)  # in half precision, so that the next line is too
+        hidden = torch.tanh(query[:, :, :, None] + key[:, :, None])  # (B, A, T, S, H / A)
         return torch.einsum("batsh,ah->bats", hidden, v.to(hidden.dtype))
 
 

@@ -3,28 +3,53 @@
 from __future__ import annotations
 
 import difflib
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field, model_validator
+from pydantic import Field, StrictBool, ValidationError, ValidatorFunctionWrapHandler, WrapValidator, model_validator
 
 from nmt.config import Section, merge
 from nmt.model.presets import PRESETS
 
-Cell = Literal["lstm", "gru", "rnn", "rnn_relu"]
+Cell = Literal["lstm", "gru", "rnn", "rnn_relu", "gru_before"]
 Wiring = Literal["gnmt", "deep", "luong", "bahdanau"]
 Initialisation = Literal["orthogonal", "uniform"] | Annotated[float, Field(gt=0, le=1)]
+
+
+def _expected(what: str) -> WrapValidator:
+    """One error for a value of several kinds, instead of one for each kind."""
+
+    def validate(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+        try:
+            return handler(value)
+        except ValidationError:
+            raise ValueError(f"expected {what}") from None
+
+    return WrapValidator(validate)
+
+
+_A_LAYER = "or a list with one for each layer"
+Widths = Annotated[int | tuple[int, ...], _expected(f"a whole number, {_A_LAYER}")]
+Cells = Annotated[Cell | tuple[Cell, ...], _expected(f"one of {', '.join(get_args(Cell))}, {_A_LAYER}")]
+Directions = Annotated[
+    Literal["none", "first", "all"] | tuple[bool, ...], _expected(f"none, first, all, {_A_LAYER} (true or false)")
+]
+Residual = Annotated[
+    StrictBool | Annotated[int, Field(strict=True, ge=2)],
+    _expected("true, false, or the number of the first residual layer, which is 2 at least"),
+]
 
 
 class StackConfig(Section):
     """A stack of recurrent layers. Width, cell and direction are one value for all layers or a list with one value a layer."""
 
     layers: int = Field(2, ge=1, le=64)
-    hidden: int | tuple[int, ...] = Field(512, description="width of a layer's output; both directions together")
-    cell: Cell | tuple[Cell, ...] = "lstm"
-    bidirectional: Literal["none", "first", "all"] | tuple[bool, ...] = Field(
-        "none", description="which layers read both ways"
+    hidden: Widths = Field(512, description="width of a layer's output; both directions together")
+    cell: Cells = Field(
+        "lstm",
+        description="gru_before: reset before the matrix product, in a loop over time; the others run on fused kernels",
     )
-    residual: bool | Annotated[int, Field(ge=2)] = Field(
+    bidirectional: Directions = Field("none", description="which layers read both ways")
+    residual: Residual = Field(
         True, description="add a layer's input to its output from the second layer on, or from the layer of this number"
     )
     layer_norm: bool = Field(False, description="normalise a layer's input (pre-LN)")
@@ -69,13 +94,13 @@ class StackConfig(Section):
 class EncoderConfig(StackConfig):
     """The encoder's stack; its first layer reads both ways unless said otherwise."""
 
-    bidirectional: Literal["none", "first", "all"] | tuple[bool, ...] = "first"
+    bidirectional: Directions = "first"
 
 
 class DecoderConfig(StackConfig):
     """The decoder's stack, which can only read forward."""
 
-    bidirectional: Literal["none"] = "none"
+    bidirectional: Annotated[Literal["none"], _expected("none: a decoder only reads forward")] = "none"
 
 
 class DropoutConfig(Section):
@@ -112,9 +137,10 @@ class ModelConfig(Section):
         "all", description="output = target embedding; all = source embedding too (needs a joint vocabulary)"
     )
     dropout: DropoutConfig = DropoutConfig()
-    init: Initialisation = Field(
+    init: Annotated[Initialisation, _expected("orthogonal, uniform, or a number above 0 and at most 1")] = Field(
         "orthogonal",
-        description="recurrent weights orthogonal, with Glorot input weights or (uniform) in 1/sqrt(H); a number u: all in +-u",
+        description="recurrent weights orthogonal, with Glorot input weights or (uniform) in 1/sqrt(H); a number u: all in +-u, and "
+        "embeddings are then not scaled by sqrt(E)",
     )
 
     @model_validator(mode="before")
@@ -123,7 +149,7 @@ class ModelConfig(Section):
         if not isinstance(data, dict) or "preset" not in data:
             return data
         name = data["preset"]
-        if name not in PRESETS:
+        if not isinstance(name, str) or name not in PRESETS:
             close = difflib.get_close_matches(str(name), PRESETS, n=1)
             hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(PRESETS)}"
             raise ValueError(f"no preset is called {name!r} ({hint})")

@@ -5,9 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from nmt.model.attention import AdditiveAttention
 from nmt.model.config import Initialisation
-
-_GATES = {4: "lstm", 3: "gru", 1: "rnn"}
 
 
 def initialise(module: nn.Module, scheme: Initialisation) -> None:
@@ -16,7 +15,7 @@ def initialise(module: nn.Module, scheme: Initialisation) -> None:
     "orthogonal": each gate's recurrent weights orthogonal (Saxe et al. 2014), its input weights Glorot-uniform (Glorot and Bengio
     2010), an LSTM's forget bias 1 (Jozefowicz et al. 2015), other recurrent biases 0. "uniform": the same with input weights in
     +-1/sqrt(H). Both leave what is not recurrent as its own class made it. A number u: every weight in +-u and
-    recurrent biases 0, as published for Sutskever 2014 (0.08), GNMT v2 (0.1), RNMT+ (0.04); normalisation layers keep theirs.
+    recurrent biases 0, as published for Sutskever 2014 (0.08), GNMT v2 (0.1), RNMT+ (0.04); what normalises keeps its own.
     """
     with torch.no_grad():
         if isinstance(scheme, float):
@@ -30,12 +29,9 @@ def initialise(module: nn.Module, scheme: Initialisation) -> None:
 def _recurrent(kernel: nn.RNNBase | nn.RNNCellBase, glorot: bool) -> None:
     units = kernel.hidden_size
     for name, value in kernel.named_parameters():
-        gates = value.shape[0] // units
         if name.startswith("bias"):
             value.zero_()
-            if _GATES[gates] == "lstm" and name.startswith(
-                "bias_ih"
-            ):  # gates lie in the order input, forget, cell, output
+            if len(value) == 4 * units and name.startswith("bias_ih"):  # an LSTM's input, forget, cell, output gate
                 value[units : 2 * units].fill_(1.0)
             continue
         for block in torch.split(value, units):
@@ -48,8 +44,12 @@ def _recurrent(kernel: nn.RNNBase | nn.RNNCellBase, glorot: bool) -> None:
 
 
 def _published(module: nn.Module, bound: float) -> None:
-    norms = [child for child in module.modules() if isinstance(child, nn.LayerNorm)]
-    kept = {id(parameter) for norm in norms for parameter in norm.parameters()}
+    kept: set[int] = set()
+    for child in module.modules():
+        if isinstance(child, nn.LayerNorm):
+            kept |= {id(parameter) for parameter in child.parameters()}
+        elif isinstance(child, AdditiveAttention):
+            kept |= {id(child.gain), id(child.bias)}
     for name, parameter in module.named_parameters():
         if "bias_hh" in name:
             parameter.zero_()

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from nmt.model.attention import Attention, make_attention
 from nmt.model.config import Cell, ModelConfig
 from nmt.model.decoder import Bridge, Decoder, DecoderState, Memory
+from nmt.model.gru import ResetBeforeGRUCell
 from nmt.model.initialise import initialise
 from nmt.model.rnn import SharedDropout, State, shortcut
 
@@ -21,6 +22,7 @@ _CELLS: dict[Cell, Callable[[int, int], nn.RNNCellBase]] = {
     "gru": nn.GRUCell,
     "rnn": nn.RNNCell,
     "rnn_relu": lambda inputs, width: nn.RNNCell(inputs, width, nonlinearity="relu"),
+    "gru_before": ResetBeforeGRUCell,
 }
 
 

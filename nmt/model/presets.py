@@ -5,6 +5,10 @@ gnmt-4x1024, gnmt-8x1024   Wu et al. 2016 in the wiring of NVIDIA's GNMT v2: bid
 deep                       residual pre-LN recurrence, multi-head attention and feed-forward in every layer (Domhan 2018, section 4)
 luong-2x512                Luong, Pham and Manning 2015: input feeding, "general" score
 bahdanau-1x1000            Bahdanau, Cho and Bengio 2015: bidirectional GRU, attention queried by the previous state
+
+What is ours in all of them: the decoder begins from the mean of the encoder's outputs, the attention projects its values, gnmt has
+Luong's combination before the output (and so can tie it). In bahdanau-1x1000 the maxout layer is as wide as the embedding (published:
+500), and the GRU is the one with fused kernels (published: cell gru_before).
 """
 
 from __future__ import annotations
@@ -25,7 +29,7 @@ def _gnmt(layers: int) -> dict[str, Any]:
         "decoder": {"layers": layers, "hidden": 1024, "residual": 3},
         "attention": "additive",
         "attention_heads": 1,
-        "dropout": {"embedding": 0.0, "layer": 0.2, "output": 0.0},
+        "dropout": {"embedding": 0.2, "layer": 0.2, "output": 0.0},
         "init": 0.1,
     }
 

@@ -1,4 +1,4 @@
-"""Stacked recurrent networks on PyTorch's fused whole-sequence kernels, one call a layer and direction.
+"""Stacked recurrent networks on PyTorch's fused whole-sequence kernels, one call a layer and direction (`gru_before` alone loops).
 
 Layer L at step t is H_t^L; for the simple cell H_t^L = tanh(W^L H_{t-1}^L + U^L H_t^{L-1} + B^L) (Elman 1990; stacking as in
 Graves 2013, "Speech recognition with deep recurrent neural networks", eq. 11). A ragged batch is padded, not packed: the
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from nmt.errors import ConfigError
 from nmt.model.config import Cell, StackConfig
+from nmt.model.gru import ResetBeforeGRU
 from nmt.model.initialise import initialise
 
 State = tuple[Tensor, ...]  # (h, c) of an LSTM, (h,) of the other cells; each (B, H)
@@ -26,6 +27,7 @@ _KERNELS: dict[Cell, Callable[..., nn.RNNBase]] = {
     "gru": nn.GRU,
     "rnn": nn.RNN,
     "rnn_relu": partial(nn.RNN, nonlinearity="relu"),
+    "gru_before": ResetBeforeGRU,
 }
 
 

@@ -38,6 +38,8 @@ class Seq2Seq(nn.Module):
             )
         self.config = config
         width = config.embedding
+        # Words enter with unit variance; where all weights are as published in +-u, they enter as they are.
+        self.scale = 1.0 if isinstance(config.init, float) else width**0.5
         self.target_embedding = nn.Embedding(target_vocabulary, width, padding_idx=PAD)
         tied = config.tie_embeddings == "all"
         self.source_embedding = (
@@ -58,6 +60,11 @@ class Seq2Seq(nn.Module):
         self.embedding_dropout = nn.Dropout(config.dropout.embedding)
         if config.init != "orthogonal":  # what every part draws by itself
             initialise(self, config.init)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is, and ids are expected."""
+        return self.output_bias.device
 
     def encode(self, source: Tensor, lengths: Tensor) -> Memory:
         """Encode `source` ids (B, S), right-padded, of `lengths` (B,), end marks included."""
@@ -85,7 +92,7 @@ class Seq2Seq(nn.Module):
         return self.decode_vectors(target, memory, memory.state)[0]
 
     def _embed(self, embedding: nn.Embedding, ids: Tensor) -> Tensor:
-        x = embedding(ids) * self.config.embedding**0.5  # unit variance for the first layer; (B, S, E)
+        x = embedding(ids) * self.scale  # (B, S, E)
         rate = self.config.dropout.word
         if self.training and rate:
             keep = torch.rand(ids.shape, device=ids.device) >= rate

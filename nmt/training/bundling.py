@@ -150,6 +150,7 @@ def _metrics(
             "content_hash": corpus.manifest["content_hash"],
             "splits": corpus.manifest["splits"],
             "tokens": corpus.manifest["tokens"],
+            "distilled": corpus.manifest.get("distilled"),
         },
         "training": {
             "steps": steps,
@@ -189,8 +190,8 @@ def model_card(bundle: BundleConfig, metrics: dict[str, Any]) -> str:
         "---",
         f"# {bundle.name}: {bundle.source_language} to {bundle.target_language}",
         "",
-        f"A deep recurrent encoder-decoder with attention: {architecture(bundle.model)}; {bundle.parameters / 1e6:.1f} M parameters stored in "
-        f"{bundle.weights}.",
+        f"A deep recurrent encoder-decoder with attention: {architecture(bundle.model)}; "
+        f"{bundle.parameters / 1e6:.1f} M parameters stored in {bundle.weights}.",
         "",
         "## Scores",
         "",
@@ -213,6 +214,7 @@ def model_card(bundle: BundleConfig, metrics: dict[str, Any]) -> str:
         f"Trained on the training split of `{data['recipe']}` ({data['splits']['train']:,} pairs, {data['tokens']['source']:,} + "
         f"{data['tokens']['target']:,} subwords). Licence of the data: {data['licence']}.",
         *([data["attribution"]] if data["attribution"] else []),
+        *(_teachers(data["distilled"]) if data.get("distilled") else []),
         "",
         "## Training",
         "",
@@ -229,3 +231,9 @@ def model_card(bundle: BundleConfig, metrics: dict[str, Any]) -> str:
         "```",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _teachers(distilled: dict[str, Any]) -> list[str]:
+    """What a model card says of targets that other models wrote."""
+    names = ", ".join(teacher["name"] for teacher in distilled["teachers"])
+    return [f"Targets: translations by {names} (sequence-level distillation)."]

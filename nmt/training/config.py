@@ -57,6 +57,9 @@ class TrainConfig(Section):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int | None = Field(None, ge=1, description="CPU threads; all cores by default")
     log_every: int = Field(50, ge=1, description="steps between lines of the log")
+    health_every: int | None = Field(
+        500, ge=1, description="steps between records of gradients, updates and gates of every layer; null for none"
+    )
     save_every: int = Field(500, ge=1, description="steps between checkpoints")
     keep: int = Field(3, ge=1, description="latest checkpoints that are kept, beside the best")
 

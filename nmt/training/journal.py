@@ -37,7 +37,7 @@ class Journal:
         self._begun, self._started = step, time.perf_counter()
 
     def write(self, step: int, kind: str, values: dict[str, Any]) -> None:
-        """Record `values` of `kind` (train or validation) after update `step`; a full disk is a `TrainingError`."""
+        """Record `values` of `kind` (train, validation or health) after update `step`; a full disk is a `TrainingError`."""
         try:
             self._log.write(json.dumps({"step": step, "kind": kind} | values, ensure_ascii=False) + "\n")
             self._log.flush()

@@ -23,6 +23,7 @@ from nmt.text.tokenizer import PAD
 from nmt.training.batches import Batch, TrainingBatches
 from nmt.training.checkpoint import Checkpoints, pack_optimizer, unpack_optimizer
 from nmt.training.config import RunConfig, TrainConfig
+from nmt.training.health import HealthRecorder
 from nmt.training.journal import Journal
 from nmt.training.loss import disagreement, smoothed_cross_entropy
 from nmt.training.optim import MovingAverage, learning_rate, make_optimizer
@@ -63,10 +64,10 @@ class _Meter:
 class Trainer:
     """One training run."""
 
-    def __init__(self, config: RunConfig, resume: bool = True) -> None:
+    def __init__(self, config: RunConfig, resume: bool = True, model: Seq2Seq | None = None) -> None:
         """Open the corpus, build the model, and go back to the last checkpoint where the run folder holds one.
 
-        Without `resume` the run folder is neither read nor made: for a trial.
+        Without `resume` the run folder is neither read nor made: for a trial. A `model` is trained in the place of the configured one.
         """
         self.config = config
         self.corpus = PreparedCorpus.open(config.corpus)
@@ -77,7 +78,8 @@ class Trainer:
         vocabulary = self.corpus.manifest["vocabulary"]
         if config.model.tie_embeddings == "all" and not self.corpus.joint:
             raise ConfigError("model.tie_embeddings: all needs tokenizer.joint: true in the recipe (or choose output)")
-        self.model = Seq2Seq(config.model, vocabulary["source"], vocabulary["target"]).to(self.device)
+        model = model or Seq2Seq(config.model, vocabulary["source"], vocabulary["target"])
+        self.model = model.to(self.device)
         self.batches = TrainingBatches(
             self.corpus, config.train.batch_tokens, config.seed, config.train.pairs, config.train.subword_sampling
         )
@@ -85,6 +87,7 @@ class Trainer:
         self.optimizer = make_optimizer(self.model, config.optimizer)
         self.average = MovingAverage(self.model, config.optimizer.ema_decay)
         self.checkpoints = Checkpoints(config.run, config.train.keep)
+        self.health = HealthRecorder(self.model, config.train.health_every, config.optimizer.clip_norm)
         self.progress = Progress()
         self._stop = False
         if resume:
@@ -103,6 +106,7 @@ class Trainer:
                 while progress.step < settings.max_steps and not self._exhausted():
                     self._update(meter)
                     step = progress.step
+                    self.health.report(step, journal)
                     if step % settings.log_every == 0 or step == settings.max_steps:
                         self._log(journal, meter)
                         meter = _Meter()
@@ -129,18 +133,20 @@ class Trainer:
         progress, optimizer = self.progress, self.config.optimizer
         batches = [self._next_batch() for _ in range(self.config.train.accumulate)]
         tokens = sum(batch.tokens for batch in batches)
-        for batch in batches:
-            loss, nll = self._loss(batch)
-            (loss / tokens).backward()  # type: ignore[no-untyped-call]
-            meter.loss += float(loss.detach())
-            meter.nll += float(nll)
-            meter.tokens, meter.total = meter.tokens + batch.tokens, meter.total + batch.total
+        with self.health.watching(progress.step + 1):
+            for batch in batches:
+                loss, nll = self._loss(batch)
+                (loss / tokens).backward()  # type: ignore[no-untyped-call]
+                meter.loss += float(loss.detach())
+                meter.nll += float(nll)
+                meter.tokens, meter.total = meter.tokens + batch.tokens, meter.total + batch.total
         norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), optimizer.clip_norm))
         if not math.isfinite(norm) or not math.isfinite(meter.loss):
             raise TrainingError(
                 f"step {progress.step + 1}: the {'gradient' if math.isfinite(meter.loss) else 'loss'} is not finite; the last "
                 f"checkpoint is step {(self.checkpoints.steps() or [0])[-1]}: lower optimizer.lr or clip_norm, or set train.precision: fp32"
             )
+        self.health.clipped(norm)
         progress.step += 1
         for group in self.optimizer.param_groups:
             group["lr"] = self._rate()
