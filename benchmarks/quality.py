@@ -54,20 +54,9 @@ class Run:
     weights: str = "fp16"
 
 
-_MULTI30K = (
-    "optimizer={lr: 2.0e-3, schedule: linear, warmup_steps: 400, ema_decay: 0.998}",
-    "train={max_steps: 6000, batch_tokens: 4096, save_every: 500, subword_sampling: 0.1}",
-    "validation={every: 500}",
-    "model.dropout={embedding: 0.3, layer: 0.3, output: 0.3, word: 0.1}",
-)
-_DEEP = (
-    *_MULTI30K,
-    "model.preset=deep",
-    "model.encoder.hidden=256",
-    "model.decoder.hidden=256",
-    "model.feed_forward=512",
-)
+_MULTI30K = ("train.max_steps=10000",)  # twice the shipped configuration's: its validation loss is still falling
 _TINY = (
+    "train={max_steps: 10000, batch_tokens: 4096, save_every: 500}",
     "optimizer={lr: 5.0e-3, schedule: inverse_sqrt, warmup_steps: 1000}",
     "model.dropout={embedding: 0.3, layer: 0.3}",
 )
@@ -77,9 +66,9 @@ _EQUAL = (  # 12.2 M parameters; tatoeba-gnmt and its Transformer have 12.0 M
     *("model.attention_heads=8", "model.feed_forward=640"),
 )
 RUNS = {  # the end -s1, -s2, ... is a seed; seeds share a row of the table
-    **{f"multi30k-en-de-s{seed}": Run("multi30k-en-de", (*_DEEP, f"seed={seed}")) for seed in (1, 2, 3)},
-    "multi30k-en-fr-s1": Run("multi30k-en-fr", _DEEP),
-    "multi30k-transformer-tiny-s1": Run("multi30k-en-de", (*_MULTI30K, *_TINY), rival.Shape(4, 128, 4, 256)),
+    **{f"multi30k-en-de-s{seed}": Run("multi30k-en-de", (*_MULTI30K, f"seed={seed}")) for seed in (1, 2, 3)},
+    "multi30k-en-fr-s1": Run("multi30k-en-fr", _MULTI30K),
+    "multi30k-transformer-tiny-s1": Run("multi30k-en-de", _TINY, rival.Shape(4, 128, 4, 256)),
     "tatoeba-gnmt-s1": Run("tatoeba-en-de", _TATOEBA, tests=("general-en-de",)),
     "tatoeba-deep-s1": Run("tatoeba-en-de", (*_TATOEBA, *_EQUAL), tests=("general-en-de",)),
     "tatoeba-transformer-s1": Run("tatoeba-en-de", (*rival.DEFAULTS, *_TATOEBA), rival.Shape()),
