@@ -28,7 +28,7 @@ def learning_rate(step: int, config: OptimizerConfig, max_steps: int, halvings: 
     """
     warmup = config.warmup_steps
     if step <= warmup:
-        return config.lr * step / warmup
+        return config.lr * (step / warmup)
     if config.schedule == "constant":
         return config.lr
     if config.schedule == "plateau":
