@@ -103,7 +103,7 @@ def apply_overrides(data: dict[str, Any], overrides: Sequence[str]) -> dict[str,
     for item in overrides:
         key, separator, value = item.partition("=")
         if not separator or not key.strip():
-            raise ConfigError(f"--set {item}: expected key=value, for example --set train.lr=3e-4")
+            raise ConfigError(f"--set {item}: expected key=value, for example --set optimizer.lr=3e-4")
         *parents, last = key.strip().split(".")
         target: Any = result
         for parent in parents:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import shlex
 import sys
 from pathlib import Path
 
+from nmt.commands.arguments import needs, positive
 from nmt.errors import ConfigError
 
 _SENTENCES = 1500
@@ -40,7 +40,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "--seed", type=int, metavar="N", help="of the reviews, splits and random weights; 0 by default"
     )
     command.add_argument("--output", type=Path, metavar="DIR", help="write pictures, a page and all numbers here")
-    command.add_argument("--threads", type=int, metavar="N", help="CPU threads; all cores by default")
+    command.add_argument("--threads", type=positive, metavar="N", help="CPU threads; all cores by default")
     command.add_argument("--json", action="store_true", help="print JSON")
     command.set_defaults(run=_inspect)
 
@@ -50,7 +50,7 @@ def _inspect(options: argparse.Namespace) -> int:
     for name in others:
         if getattr(options, name) is not None:
             raise ConfigError(f"--{name} goes with {'--text' if options.probe else '--probe'}")
-    _needs(*(["sklearn"] if options.probe else []), *(["matplotlib"] if options.output else []))
+    needs(*(["sklearn", "matplotlib"] if options.probe else ["matplotlib"] if options.output else []))
     sys.stdout.reconfigure(encoding="utf-8")  # type: ignore[union-attr]
     return _probe(options) if options.probe else _look(options)
 
@@ -103,9 +103,3 @@ def _command(options: argparse.Namespace, count: int, seed: int) -> str:
     words += ["--sentences", str(count), "--seed", str(seed)]
     words += ["--output", str(options.output)] if options.output else []
     return shlex.join(words)
-
-
-def _needs(*modules: str) -> None:
-    for module in modules:
-        if importlib.util.find_spec(module) is None:
-            raise ConfigError(f"this needs {module}: pip install 'strata-nmt[study]'")

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nmt.commands.arguments import needs, positive
 from nmt.config import find_shipped, load
 from nmt.errors import ConfigError
 
@@ -50,8 +51,8 @@ def _add_grid_options(command: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help="override a key of the study, as in report=here.md",
     )
-    command.add_argument("--workers", type=_positive, metavar="N", help="cells at a time; default: one a GPU, else one")
-    command.add_argument("--per-gpu", type=_positive, default=1, metavar="K", help="cells at a time on each GPU")
+    command.add_argument("--workers", type=positive, metavar="N", help="cells at a time; default: one a GPU, else one")
+    command.add_argument("--per-gpu", type=positive, default=1, metavar="K", help="cells at a time on each GPU")
     command.add_argument(
         "--cells",
         action="append",
@@ -63,12 +64,6 @@ def _add_grid_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--report-only", action="store_true", help="train nothing: write the report from what is there"
     )
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1")
-    return int(text)
 
 
 def _depth(options: argparse.Namespace) -> int:
@@ -85,6 +80,7 @@ def _ablation(options: argparse.Namespace) -> int:
 
 def _run(study: DepthStudy | AblationStudy, options: argparse.Namespace) -> int:
     """Run the cells that are not finished and write the report; 1 when one failed, 130 when it was stopped."""
+    needs("matplotlib")
     from nmt.study.config import cells
     from nmt.study.report import write_report
     from nmt.study.runner import Runner, RunOptions, check_cells, read_outcomes, selected
@@ -130,6 +126,7 @@ def _add_flow(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 def _flow(options: argparse.Namespace) -> int:
     if bool(options.run_folder) == options.demo:
         raise ConfigError("give a run folder or --demo, one of the two")
+    needs("matplotlib")
     if options.demo:
         return _flow_demo(options.output or Path("runs/flow-demo"))
     from nmt.study import flow

@@ -6,6 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from nmt.commands.arguments import positive
 from nmt.config import dump, find_shipped, load
 
 
@@ -13,7 +14,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """The commands that lead from text to a bundle."""
     configured = argparse.ArgumentParser(add_help=False)
     configured.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="override a setting, as in train.lr=3e-4"
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="override a setting, as in optimizer.lr=3e-4"
     )
 
     command = commands.add_parser(
@@ -57,14 +58,14 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     command.add_argument("--beam-size", type=int, metavar="N", help="hypotheses kept at each step; 1 is greedy")
     command.add_argument("--keep-original", action="store_true", help="add the pairs with their own targets too")
     command.add_argument("--limit", type=int, metavar="N", help="only the first N pairs")
-    command.add_argument("--threads", type=int, metavar="N", help="CPU threads; all cores by default")
+    command.add_argument("--threads", type=positive, metavar="N", help="CPU threads; all cores by default")
     command.set_defaults(run=_distill)
 
     command = commands.add_parser("bundle", help="make a self-contained model of a training run")
     command.add_argument("run_folder", type=Path, metavar="RUN")
     command.add_argument("--output", type=Path, metavar="FOLDER", help="default: RUN/bundle")
     command.add_argument(
-        "--average", type=int, default=1, metavar="N", help="average the last N checkpoints; default: the best"
+        "--average", type=positive, default=1, metavar="N", help="average the last N checkpoints; default: the best"
     )
     command.add_argument("--weights", choices=("fp32", "fp16", "int8"), default="fp16", help="how weights are stored")
     command.add_argument("--name", help="name of the model; default: the corpus's")

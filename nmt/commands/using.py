@@ -11,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nmt.commands.arguments import positive
 from nmt.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         metavar="BUNDLE",
         help="decode with this one too, as one model; may be repeated",
     )
-    searched.add_argument("--threads", type=int, metavar="N", help="CPU threads; all cores by default")
+    searched.add_argument("--threads", type=positive, metavar="N", help="CPU threads; all cores by default")
     searched.add_argument("--json", action="store_true", help="print JSON")
 
     command = commands.add_parser(

@@ -104,7 +104,7 @@ class DecoderConfig(StackConfig):
 
 
 class DropoutConfig(Section):
-    """Dropout rates in training. Masks over hidden units are shared by all steps of a sentence (Gal 2016)."""
+    """Dropout rates in training. Masks of `layer` are shared by all steps of a sentence (Gal 2016)."""
 
     embedding: float = Field(0.2, ge=0.0, lt=1.0)
     layer: float = Field(0.2, ge=0.0, lt=1.0, description="on the output of every recurrent layer")

@@ -133,7 +133,7 @@ def recommend(found: Sequence[Setting], noise: Noise) -> list[str]:
         return ["No cell is finished: nothing to recommend yet."]
     axes = varied(found) or ["layers"]
     best = max(done, key=lambda setting: setting.validation_bleu)
-    near = [setting for setting in done if best.validation_bleu - setting.validation_bleu < noise.limit(best, setting)]
+    near = [setting for setting in done if best.validation_bleu - setting.validation_bleu <= noise.limit(best, setting)]
     chosen = min(near, key=lambda setting: (setting.point["layers"], -setting.validation_bleu))
     pairs = chosen.results[0].pairs
     lines = [f"With {pairs:,} pairs: **{chosen.words(axes)}** (test BLEU {chosen.test_bleu:.2f}, {_minutes(chosen)})."]

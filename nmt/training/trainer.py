@@ -113,8 +113,9 @@ class Trainer:
                     last = step == settings.max_steps
                     validated = step % self.config.validation.every == 0 or last
                     if validated:
+                        before = time.perf_counter()
                         self._validate(journal)
-                        meter.since = time.perf_counter()
+                        meter.since += time.perf_counter() - before  # the rate is that of training
                     if step % settings.save_every == 0 or last or self._stop or (validated and self._improved()):
                         self._save()
                     if self._stop:
