@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import fnmatch
+import itertools
 import json
 import os
 import re
@@ -33,7 +34,7 @@ import transformer as rival
 
 from nmt.config import find_shipped, load
 from nmt.corpus.store import MANIFEST, PreparedCorpus
-from nmt.errors import NMTError
+from nmt.errors import DataError, NMTError
 from nmt.evaluation.scores import score, tok_lc
 from nmt.inference.translator import Translator
 from nmt.training.bundling import BundleOptions, make_bundle
@@ -90,10 +91,12 @@ def test_sets(options: argparse.Namespace, run: Run) -> dict[str, Pairs]:
     found: dict[str, Pairs] = {}
     for name in (run.config, *run.tests):
         if name == run.config or (options.corpora / name / MANIFEST).is_file():
-            pairs = iter(PreparedCorpus.open(options.corpora / name).pairs("test"))
-            for domain, count in DOMAINS.get(name, {}).items():
-                found[domain] = [next(pairs) for _ in range(count)]
-            found |= {name: rest} if (rest := list(pairs)) else {}
+            pairs = PreparedCorpus.open(options.corpora / name).pairs("test")
+            domains = DOMAINS.get(name, {name: len(pairs)})
+            if sum(domains.values()) != len(pairs):
+                raise DataError(f"{name}: {len(pairs)} test pairs, but its domains add up to {sum(domains.values())}")
+            ends = list(itertools.accumulate(domains.values()))
+            found |= {domain: pairs[end - domains[domain] : end] for domain, end in zip(domains, ends, strict=True)}
     return found
 
 

@@ -456,8 +456,8 @@ def test_a_full_disk_is_an_error_and_what_is_translated_stays(
 
 
 @pytest.mark.parametrize("change", ["teacher", "beam", "corpus", "keep", "limit"])
-def test_work_for_something_else_is_not_mixed_in(
-    corpus: Path, teacher: Path, other: Path, tmp_path: Path, change: str, capsys: pytest.CaptureFixture[str]
+def test_work_for_something_else_is_neither_mixed_in_nor_lost(
+    corpus: Path, teacher: Path, other: Path, tmp_path: Path, change: str
 ) -> None:
     output = tmp_path / "out"
     work = interrupted(output, teacher, corpus, 3)
@@ -469,12 +469,16 @@ def test_work_for_something_else_is_not_mixed_in(
         "limit": ([teacher], corpus, DistillOptions(beam_size=2, limit=50, threads=1)),
     }
     teachers, given, options = jobs[change]
+    before = work.read_bytes()
+    with pytest.raises(
+        DataError, match="holds 24 translations by another teacher, or of another corpus or other options"
+    ):
+        distill(teachers, given, output, options)
+    assert work.read_bytes() == before
+    work.unlink()
     assert distill(teachers, given, output, options)
-    assert "24 translations of before are of no use, beginning anew" in capsys.readouterr().err
-    assert not work.exists()
     assert distill(teachers, given, tmp_path / "fresh", options)
     assert contents(output) == contents(tmp_path / "fresh")
-    assert "beginning anew" not in capsys.readouterr().err
 
 
 def test_two_runs_do_not_disturb_each_other(

@@ -115,7 +115,8 @@ class _Work:
     """The targets found so far, one JSON line a pair, behind a line that says what for; a context manager, one process at a time."""
 
     def __init__(self, path: Path, job: _Job) -> None:
-        """Open or begin the file, cut back to whole chunks; `done` pairs are in it, `discarded` are those of another job."""
+        """Open or begin the file, cut back to whole chunks, of which `done` pairs are in it; raise `DataError` when it holds the work
+        of another job, which is not thrown away."""
         self._file = path.open("a+b")
         try:
             lock(self._file.fileno())
@@ -124,13 +125,18 @@ class _Work:
         except BlockingIOError:
             self._file.close()
             raise DataError(f"{path}: another `nmt distill` works there; wait until it is done") from None
-        self.done, self.discarded = 0, 0
+        self.done = 0
         self._file.seek(0)
         header = self._file.readline()
         if header == _header(job):
             self.done = self._cut(job.count)
-        else:
-            self.discarded = sum(1 for _ in self._file)
+        elif kept := sum(1 for _ in self._file):
+            self._file.close()
+            raise DataError(
+                f"{path}: holds {kept:,} translations by another teacher, or of another corpus or other options: give those again, give "
+                "another --output, or remove this file"
+            )
+        else:  # new, or cut off within its first line
             self._file.truncate(0)
             self._append(_header(job))
 
@@ -258,11 +264,6 @@ def _is_target(line: bytes) -> bool:
 
 def _translate(job: _Job, work: _Work, teachers: Sequence[Path], options: DistillOptions) -> None:
     """Do what is left of the work."""
-    if work.discarded:
-        print(
-            f"teacher, corpus or options have changed: {work.discarded:,} translations of before are of no use, beginning anew",
-            file=sys.stderr,
-        )
     if work.done:
         print(f"going on after {work.done:,} of {job.count:,} pairs", file=sys.stderr)
     if work.done == job.count:
