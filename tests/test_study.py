@@ -165,6 +165,10 @@ def test_a_malformed_study_is_one_error(tmp_path: Path, corpus: Path, axes: dict
     ("variants", "words"),
     [
         ({"longer": {"train.max_steps": 9}}, "train.max_steps is the token budget"),
+        (
+            {"longer": {"train": {"max_steps": 9}}},
+            "changes train.max_steps, train.batch_tokens, train.accumulate, one for all",
+        ),
         ({"base": {"seed": 2}}, "means the base itself"),
         ({"nothing": {}}, "changes nothing"),
         ({"elsewhere": {"corpus": "x"}}, "given by axes.corpora"),
@@ -174,7 +178,7 @@ def test_a_variant_that_compares_nothing_is_refused(
     tmp_path: Path, corpus: Path, variants: dict[str, Any], words: str
 ) -> None:
     with pytest.raises(ConfigError, match=words):
-        ablation_study(tmp_path, corpus, variants)
+        cells(ablation_study(tmp_path, corpus, variants))
 
 
 def test_an_unknown_key_of_a_variant_names_its_cell(tmp_path: Path, corpus: Path) -> None:

@@ -143,7 +143,15 @@ def cells(study: DepthStudy | AblationStudy) -> list[Cell]:
         raise ConfigError(
             f"study {study.name}: two cells are called {twice[0]}: change a label or the name of a variant"
         )
+    for cell in found:  # a variant may reach the budget by a whole section too
+        if _budget(cell) != _budget(found[0]):
+            raise ConfigError(f"study {study.name}, cell {cell.name}: changes {', '.join(_BUDGET)}, one for all cells")
     return found
+
+
+def _budget(cell: Cell) -> tuple[int, int, int]:
+    train = cell.config.train
+    return train.max_steps, train.batch_tokens, train.accumulate
 
 
 def _cells(study: DepthStudy | AblationStudy) -> Iterator[Cell]:
