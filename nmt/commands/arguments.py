@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+from pathlib import Path
 
 from nmt.errors import ConfigError
 
@@ -20,3 +21,19 @@ def needs(*modules: str) -> None:
     for module in modules:
         if importlib.util.find_spec(module) is None:
             raise ConfigError(f"this needs {module}: pip install 'strata-nmt[study]'")
+
+
+def decoding() -> argparse.ArgumentParser:
+    """The arguments of every command that decodes, as a parent of its parser."""
+    parent = argparse.ArgumentParser(add_help=False)
+    parent.add_argument("--beam-size", type=int, metavar="N", help="hypotheses kept at each step; 1 is greedy")
+    parent.add_argument(
+        "--ensemble",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="BUNDLE",
+        help="decode with this one too, as one model; may be repeated",
+    )
+    parent.add_argument("--threads", type=positive, metavar="N", help="CPU threads; all cores by default")
+    return parent

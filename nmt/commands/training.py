@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from nmt.commands.arguments import positive
+from nmt.commands.arguments import decoding, positive
 from nmt.config import dump, find_shipped, load
 
 
@@ -38,7 +38,9 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     command.set_defaults(run=_train)
 
     command = commands.add_parser(
-        "distill", help="make a corpus of a model's own translations, for a student to learn from"
+        "distill",
+        parents=[decoding()],
+        help="make a corpus of a model's own translations, for a student to learn from",
     )
     command.add_argument("teacher", type=Path, help="the bundle that translates")
     command.add_argument(
@@ -47,18 +49,8 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     command.add_argument(
         "--output", type=Path, required=True, metavar="FOLDER", help="the new corpus; the same command resumes"
     )
-    command.add_argument(
-        "--ensemble",
-        type=Path,
-        action="append",
-        default=[],
-        metavar="BUNDLE",
-        help="a teacher beside the first, decoded with it as one model; may be repeated",
-    )
-    command.add_argument("--beam-size", type=int, metavar="N", help="hypotheses kept at each step; 1 is greedy")
     command.add_argument("--keep-original", action="store_true", help="add the pairs with their own targets too")
     command.add_argument("--limit", type=int, metavar="N", help="only the first N pairs")
-    command.add_argument("--threads", type=positive, metavar="N", help="CPU threads; all cores by default")
     command.set_defaults(run=_distill)
 
     command = commands.add_parser("bundle", help="make a self-contained model of a training run")

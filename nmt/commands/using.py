@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nmt.commands.arguments import positive
+from nmt.commands.arguments import decoding
 from nmt.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
@@ -22,18 +22,8 @@ if TYPE_CHECKING:
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """The commands that use a bundle."""
-    searched = argparse.ArgumentParser(add_help=False)
-    searched.add_argument("--beam-size", type=int, metavar="N", help="hypotheses kept at each step; 1 is greedy")
+    searched = argparse.ArgumentParser(add_help=False, parents=[decoding()])
     searched.add_argument("--length-penalty", type=float, metavar="A", help="scores are log P / length ** A")
-    searched.add_argument(
-        "--ensemble",
-        type=Path,
-        action="append",
-        default=[],
-        metavar="BUNDLE",
-        help="decode with this one too, as one model; may be repeated",
-    )
-    searched.add_argument("--threads", type=positive, metavar="N", help="CPU threads; all cores by default")
     searched.add_argument("--json", action="store_true", help="print JSON")
 
     command = commands.add_parser(
