@@ -79,18 +79,7 @@ def targets(rows: int, steps: int) -> Tensor:
 @presets
 @sides
 def test_many_steps_equal_one_step_at_a_time(preset: str, changes: dict[str, Any]) -> None:
-    model = made(preset, changes)
-    memory = model.encode(*batch([5, 2, 7]))
-    target = targets(3, 6)
-    together, end = model.decode(target, memory, memory.state)
-    assert together.shape == (3, 6, VOCABULARY)
-    state = memory.state
-    for step in range(6):
-        logits, state = model.decode(target[:, step : step + 1], memory, state)
-        torch.testing.assert_close(logits[:, 0], together[:, step])
-    for one, many in zip(state.layers, end.layers, strict=True):
-        for part, whole in zip(one, many, strict=True):
-            torch.testing.assert_close(part, whole)
+    tiny.check_steps(made(preset, changes), batch([5, 2, 7]), targets(3, 6))
 
 
 @presets

@@ -107,6 +107,20 @@ def model(config: ModelConfig | None = None, vocabulary: int = 40, seed: int = 0
     return made
 
 
+def check_steps(model: Seq2Seq, source: tuple[Tensor, Tensor], target: Tensor) -> None:
+    """Assert that decoding `target` (B, T) at once gives the logits and the state of one step at a time."""
+    memory = model.encode(*source)
+    together, end = model.decode(target, memory, memory.state)
+    assert together.shape == (*target.shape, len(model.output_bias))
+    state = memory.state
+    for step in range(target.shape[1]):
+        logits, state = model.decode(target[:, step : step + 1], memory, state)
+        torch.testing.assert_close(logits[:, 0], together[:, step])
+    for one, many in zip(state.layers, end.layers, strict=True):
+        for part, whole in zip(one, many, strict=True):
+            torch.testing.assert_close(part, whole)
+
+
 def info(source: str = "en", target: str = "de") -> ModelInfo:
     """What is said of a tiny model."""
     return ModelInfo("tiny", source, target, "", 0, "", [], "")
