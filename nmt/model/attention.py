@@ -55,7 +55,10 @@ class DotAttention(Attention):
         self.scale = (query_width // heads) ** -0.5 if scaled else 1.0
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
-        """As `Attention.forward`, in one fused kernel."""
+        """As `Attention.forward`, in one fused kernel, but on a CPU in training: its gradient there takes 2 to 8 times as long as the
+        plain products' (torch 2.13, bf16, 14 to 90 steps; `benchmarks/training_step.py`)."""
+        if query.device.type == "cpu" and torch.is_grad_enabled():
+            return super().forward(query, key, value, mask)
         context = F.scaled_dot_product_attention(
             self._split(self.query(query)), key, value, attn_mask=mask[:, None, None, :], scale=self.scale
         )

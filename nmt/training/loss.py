@@ -7,20 +7,29 @@ from typing import Any
 import torch
 from torch import Tensor
 
+_ROWS = 64  # logits at a time on a CPU: they stay in its cache; 2,048 at once take four times as long
+
 
 class _SmoothedCrossEntropy(torch.autograd.Function):
     """The gradient is computed beside the loss, in the dtype of the logits: half the passes over (N, V) of the plain form."""
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, labels: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:
-        log_p = torch.log_softmax(logits, dim=-1, dtype=torch.float32)  # (N, V)
-        nll = -log_p.gather(1, labels[:, None]).sum()
-        uniform = -log_p.mean(dim=-1).sum()
-        probability = log_p.exp_().sub_(smoothing / logits.shape[1])
-        probability.scatter_add_(1, labels[:, None], probability.new_full((len(labels), 1), smoothing - 1.0))
-        ctx.save_for_backward(probability.to(logits.dtype))
+        rows = _ROWS if logits.device.type == "cpu" else max(1, len(logits))
+        gradient = torch.empty_like(logits)
+        loss, nll = logits.new_zeros((), dtype=torch.float32), logits.new_zeros((), dtype=torch.float32)
+        for start in range(0, len(logits), rows):
+            part = slice(start, start + rows)
+            label = labels[part, None]
+            log_p = torch.log_softmax(logits[part].float(), dim=-1)  # (rows, V)
+            surprise = -log_p.gather(1, label).sum()
+            nll += surprise
+            loss += (1.0 - smoothing) * surprise - smoothing * log_p.mean(dim=-1).sum()
+            probability = log_p.exp_().sub_(smoothing / logits.shape[1])
+            gradient[part] = probability.scatter_add_(1, label, probability.new_full(label.shape, smoothing - 1.0))
+        ctx.save_for_backward(gradient)
         ctx.mark_non_differentiable(nll)
-        return (1.0 - smoothing) * nll + smoothing * uniform, nll
+        return loss, nll
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
