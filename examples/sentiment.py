@@ -23,11 +23,11 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from nmt import figures
 from nmt.corpus.reviews import Review, reviews
 from nmt.errors import NMTError
 from nmt.model.config import StackConfig
 from nmt.model.rnn import StackedRNN
-from nmt.study import figures
 
 SHAPES = {  # the first is compared with the others
     "two layers": StackConfig(layers=2, hidden=32),

@@ -26,10 +26,10 @@ from matplotlib.axes import Axes
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from nmt import figures
 from nmt.errors import NMTError
 from nmt.model.config import StackConfig
 from nmt.model.rnn import StackedRNN
-from nmt.study import figures
 
 WIDTHS, DEPTHS, FIXED_WIDTH, STEPS, RATE = (2, 4, 8, 16, 32), (1, 2, 3, 4), 8, 4, 0.02
 

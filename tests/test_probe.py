@@ -18,11 +18,20 @@ from nmt.cli import main
 from nmt.corpus.reviews import reviews
 from nmt.corpus.store import PreparedCorpus, write_pairs
 from nmt.errors import DataError
-from nmt.study.capture import encoder_grid
-from nmt.study.inspection import spans
-from nmt.study.probe import SPLITS, Probed, accuracies, check, control_labels, features, split_items, untrained
-from nmt.study.probe_report import conclusion, verdicts
-from nmt.study.probe_tasks import Item, Material, Task, corpus_materials, negation, question, review_material, tense
+from nmt.inspection.capture import encoder_grid
+from nmt.inspection.probe import SPLITS, Probed, accuracies, check, control_labels, features, split_items, untrained
+from nmt.inspection.probe_report import conclusion, findings
+from nmt.inspection.probe_tasks import (
+    Item,
+    Material,
+    Task,
+    corpus_materials,
+    negation,
+    question,
+    review_material,
+    tense,
+)
+from nmt.inspection.sentence import spans
 from nmt.text.tokenizer import EOS, Tokenizer
 from nmt.training.bundling import BundleOptions, make_bundle
 
@@ -295,7 +304,7 @@ def test_a_difference_within_the_spread_of_the_splits_counts_for_nothing() -> No
             Probed("made up", "sentence", "mean", "trained", 5000, (half, *layers), (half,) * 3, half),
             Probed("made up", "sentence", "mean", "untrained", 5000, (half,) * 3, (half,) * 3, half),
         ]
-        assert [verdict.trend for verdict in verdicts(found)] == [trend]
+        assert [finding.trend for finding in findings(found)] == [trend]
 
 
 def test_one_layer_has_nothing_to_be_compared_with() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 import signal
 import threading
 import time
@@ -26,7 +27,7 @@ from nmt.study.cell import run_cell, tokens_by_step, training_seconds
 from nmt.study.config import AblationStudy, Cell, DepthStudy, cells, same_run
 from nmt.study.report import write_report
 from nmt.study.result import Machine, Outcome, Result, read_outcome, write_failure, write_result
-from nmt.study.runner import RunOptions, check_cells, selected, slots
+from nmt.study.runner import RunOptions, check_cells, corpus_hashes, read_outcomes, selected, slots
 from nmt.study.summary import Noise, Setting, recommend, settings
 from nmt.study.verdict import CurvePoint, judge
 from nmt.training.batches import TrainingBatches
@@ -247,7 +248,8 @@ def test_a_cell_ends_in_a_result_and_frees_the_disk(tmp_path: Path, corpus: Path
     assert read_outcome(Cell("toy", {}, config), "another corpus").result is None
     other = tiny.run_config(corpus, tmp_path / "toy", "train.max_steps=9", "validation.every=3", "train.pairs=49")
     assert read_outcome(Cell("toy", {}, other), result.corpus_hash).result is None
-    assert check_cells(study, cells(study))["few-layers1"] == result.corpus_hash
+    assert corpus_hashes(cells(study))["few-layers1"] == result.corpus_hash
+    check_cells(study, cells(study))
 
 
 def test_a_cell_whose_configuration_changed_begins_anew(tmp_path: Path, corpus: Path) -> None:
@@ -257,6 +259,27 @@ def test_a_cell_whose_configuration_changed_begins_anew(tmp_path: Path, corpus: 
     assert result.steps == 12
     assert rates[4] == pytest.approx(0.01)  # the peak after the warm-up, of the new configuration
     assert (tmp_path / "toy" / "bundle" / "model.safetensors").is_file()
+
+
+def test_a_cell_whose_corpus_was_prepared_anew_begins_anew(
+    tmp_path: Path, corpus: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny.trained(corpus, tmp_path / "toy")
+    state = next((tmp_path / "toy" / "checkpoints").glob("*/state.json"))
+    stored = json.loads(state.read_text(encoding="utf-8"))
+    assert stored["corpus"]
+    for path in (tmp_path / "toy" / "checkpoints").glob("*/state.json"):
+        path.write_text(json.dumps(stored | {"corpus": "another"}), encoding="utf-8")
+    assert run_cell(tiny.run_config(corpus, tmp_path / "toy")).steps == 12
+    assert "the corpus has changed since; beginning anew" in capsys.readouterr().out
+
+
+def test_results_are_read_where_the_corpus_does_not_lie(tmp_path: Path, corpus: Path) -> None:
+    here = shutil.copytree(corpus, tmp_path / "corpus")
+    config = tiny.run_config(here, tmp_path / "toy")
+    result = run_cell(config)
+    shutil.rmtree(here)
+    assert [outcome.result for outcome in read_outcomes([Cell("toy", {}, config)])] == [result]
 
 
 def test_tokens_are_those_of_the_batches_that_were_trained_on(tmp_path: Path, corpus: Path) -> None:

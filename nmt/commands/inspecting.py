@@ -57,12 +57,12 @@ def _inspect(options: argparse.Namespace) -> int:
 
 def _look(options: argparse.Namespace) -> int:
     from nmt.inference.bundle import Bundle
-    from nmt.study.inspection import inspect, record, render
+    from nmt.inspection.sentence import inspect, record, render
 
     found = inspect(Bundle.open(options.bundle), options.text, options.target, options.threads)
     print(json.dumps(record(found), ensure_ascii=False, indent=1) if options.json else render(found))
     if options.output:
-        from nmt.study.pictures import write
+        from nmt.inspection.pictures import write
 
         write(found, options.output)
     return 0
@@ -71,9 +71,9 @@ def _look(options: argparse.Namespace) -> int:
 def _probe(options: argparse.Namespace) -> int:
     from nmt.corpus.store import PreparedCorpus
     from nmt.inference.bundle import Bundle
-    from nmt.study.probe import probe
-    from nmt.study.probe_report import Account, render
-    from nmt.study.probe_tasks import materials
+    from nmt.inspection.probe import probe
+    from nmt.inspection.probe_report import Account, render
+    from nmt.inspection.probe_tasks import materials
 
     count = _SENTENCES if options.sentences is None else options.sentences
     seed = options.seed or 0
@@ -90,7 +90,7 @@ def _probe(options: argparse.Namespace) -> int:
     )
     print(json.dumps(account.record(), ensure_ascii=False, indent=1) if options.json else render(account))
     if options.output:
-        from nmt.study.probe_report import write
+        from nmt.inspection.probe_report import write
 
         write(account, options.output)
     return 0

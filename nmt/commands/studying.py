@@ -86,15 +86,14 @@ def _run(study: DepthStudy | AblationStudy, options: argparse.Namespace) -> int:
     from nmt.study.runner import Runner, RunOptions, check_cells, read_outcomes, selected
 
     grid = cells(study)
-    hashes = check_cells(study, grid)
     runner = Runner(
         RunOptions(options.workers, options.per_gpu, options.keep),
         lambda line: print(line, file=sys.stderr, flush=True),
     )
     if not options.report_only:
-        outcomes = read_outcomes(grid, hashes)
-        runner.run(selected(outcomes, options.cells))
-    outcomes = read_outcomes(grid, hashes)
+        check_cells(study, grid)
+        runner.run(selected(read_outcomes(grid), options.cells))
+    outcomes = read_outcomes(grid)
     overrides = [f"--set {shlex.quote(item)}" for item in options.set]
     write_report(study, outcomes, " ".join(["nmt study", options.action, options.study, *overrides]))
     done = sum(outcome.result is not None for outcome in outcomes)
@@ -143,12 +142,12 @@ def _flow_demo(folder: Path) -> int:
     from nmt.progress import progress
     from nmt.study import vanishing
 
-    outcomes = []
+    trials = []
     for case in vanishing.cases():
         with progress(case.title, "updates", vanishing.UPDATES) as bar:
-            outcomes.append(vanishing.try_case(case, vanishing.UPDATES, progress=bar.update))
-        print(f"{outcomes[-1].render()}\n", flush=True)
+            trials.append(vanishing.try_case(case, vanishing.UPDATES, progress=bar.update))
+        print(f"{trials[-1].render()}\n", flush=True)
     path = folder / vanishing.FIGURE
-    vanishing.draw(outcomes, path)
+    vanishing.draw(trials, path)
     print(f"figure: {path}")
     return 0

@@ -59,7 +59,10 @@ class StackConfig(Section):
         for name in ("hidden", "cell", "bidirectional"):
             value = getattr(self, name)
             if isinstance(value, tuple) and len(value) != self.layers:
-                raise ValueError(f"{name} lists {len(value)} values for {self.layers} layers")
+                raise ValueError(
+                    f"{name} lists {len(value)} values for {self.layers} layers (the list may be a preset's: write {name} beside "
+                    "layers)"
+                )
         for layer, width in enumerate(self.widths):
             if width < 1:
                 raise ValueError(f"hidden is {width} in layer {layer + 1}: at least 1 is needed")

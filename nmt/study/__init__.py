@@ -1,1 +1,1 @@
-"""Studies of trained models: when depth pays, what layers learned, how gradients flow; reports with plots."""
+"""Grids of training runs: when depth pays, what each ingredient gives, how gradients flow; reports with plots."""

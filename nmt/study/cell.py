@@ -23,7 +23,8 @@ from typing import Any
 import torch
 
 from nmt.config import load
-from nmt.errors import NMTError, TrainingError
+from nmt.corpus.store import PreparedCorpus
+from nmt.errors import CheckpointError, NMTError, TrainingError
 from nmt.evaluation.evaluate import Evaluation, corpus_test_set, evaluate
 from nmt.inference.translator import Translator
 from nmt.inference.types import DecodeOptions
@@ -63,14 +64,21 @@ def run_cell(config: RunConfig, at_once: int = 1, keep: bool = False) -> Result:
 
 
 def _begin_anew_if_changed(config: RunConfig) -> None:
-    """A run folder that was begun with another configuration belongs to an earlier state of the study file."""
-    path = config.run / RESOLVED
+    """A run folder that was begun with another configuration or another state of the corpus is one of an earlier study."""
+    path, checkpoints = config.run / RESOLVED, Checkpoints(config.run, keep=1)
+    if not path.exists():
+        return
     try:
-        unchanged = not path.exists() or same_run(load(RunConfig, path), config)
+        what = "" if same_run(load(RunConfig, path), config) else "study file"
+        if not what and (steps := checkpoints.steps()):
+            trained_on = checkpoints.load(steps[-1])[1].get("corpus")
+            what = "" if trained_on == PreparedCorpus.open(config.corpus).manifest["content_hash"] else "corpus"
+    except CheckpointError:
+        return  # training says what to do about it
     except NMTError:
-        unchanged = False
-    if not unchanged:
-        print(f"{config.run}: the study file has changed since; beginning anew", flush=True)
+        what = "study file"
+    if what:
+        print(f"{config.run}: the {what} has changed since; beginning anew", flush=True)
         shutil.rmtree(config.run)
 
 
@@ -84,7 +92,11 @@ def _measure(cell: Cell, trainer: Trainer, at_once: int) -> Result:
     curve = tuple(_point(record, epoch_steps) for record in validated)
     steps = Checkpoints(config.run, keep=1)
     best = steps.best() or trainer.progress.step
-    at_best = next(record for record in validated if record["step"] == best)
+    at_best = next((record for record in validated if record["step"] == best), None)
+    if at_best is None:
+        raise TrainingError(
+            f"{config.run}: its log holds no validation of step {best}: remove the folder and run again"
+        )
     test, speed = _translate(config, trainer.device)
     metrics = json.loads((config.run / "bundle" / "metrics.json").read_text(encoding="utf-8"))
     return Result(

@@ -8,7 +8,7 @@ from typing import Any
 
 from matplotlib.lines import Line2D
 
-from nmt.study.figures import COLOURS, figure, save
+from nmt.figures import COLOURS, figure, save
 from nmt.study.summary import Setting, axis_words, varied
 
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")

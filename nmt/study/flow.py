@@ -11,7 +11,7 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 
 from nmt.errors import NMTError
-from nmt.study.figures import COLOURS, figure, save
+from nmt.figures import COLOURS, figure, save
 
 FIGURE = "flow.png"
 _OTHERS = "other parts"

@@ -95,10 +95,11 @@ def read_result(cell: Cell) -> Result | None:
         return None
 
 
-def read_outcome(cell: Cell, corpus_hash: str) -> Outcome:
-    """What is stored of a cell. A result of another configuration or another state of the corpus is not one of this cell."""
+def read_outcome(cell: Cell, corpus_hash: str | None) -> Outcome:
+    """What is stored of a cell. A result of another configuration or another state of the corpus is not one of this cell; without
+    a hash, where the corpus does not lie here, any state will do."""
     result = read_result(cell)
-    if result is not None and result.corpus_hash == corpus_hash:
+    if result is not None and corpus_hash in (None, result.corpus_hash):
         stored = read_config(result.config)
         if stored is not None and same_run(stored, cell.config):
             return Outcome(cell, result)

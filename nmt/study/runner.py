@@ -37,13 +37,18 @@ class RunOptions:
     keep: bool = False
 
 
-def check_cells(study: Study, cells: Sequence[Cell]) -> dict[str, str]:
-    """Look at everything that could stop a cell, without training; return the content hash of each cell's corpus by its name.
-
-    Raises `ConfigError` naming the first cell that is impossible.
-    """
-    corpora: dict[str, PreparedCorpus] = {}
+def corpus_hashes(cells: Sequence[Cell]) -> dict[str, str]:
+    """The content hash of each cell's corpus by the cell's name; no entry where the corpus does not lie here."""
     hashes = {}
+    for cell in cells:
+        with contextlib.suppress(NMTError):
+            hashes[cell.name] = str(PreparedCorpus.open(cell.config.corpus).manifest["content_hash"])
+    return hashes
+
+
+def check_cells(study: Study, cells: Sequence[Cell]) -> None:
+    """Look at everything that could stop a cell, without training; raise `ConfigError` naming the first that is impossible."""
+    corpora: dict[str, PreparedCorpus] = {}
     for cell in cells:
         config = cell.config
         try:
@@ -61,13 +66,12 @@ def check_cells(study: Study, cells: Sequence[Cell]) -> dict[str, str]:
             resolve_device(train)
         except NMTError as error:
             raise ConfigError(f"study {study.name}, cell {cell.name}: {error}") from None
-        hashes[cell.name] = str(corpus.manifest["content_hash"])
-    return hashes
 
 
-def read_outcomes(cells: Sequence[Cell], hashes: dict[str, str]) -> list[Outcome]:
+def read_outcomes(cells: Sequence[Cell]) -> list[Outcome]:
     """What is stored of every cell."""
-    return [read_outcome(cell, hashes[cell.name]) for cell in cells]
+    hashes = corpus_hashes(cells)
+    return [read_outcome(cell, hashes.get(cell.name)) for cell in cells]
 
 
 def selected(outcomes: Sequence[Outcome], select: Sequence[str]) -> list[Cell]:

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from nmt.figures import figure, save
 from nmt.model.config import Initialisation, StackConfig
 from nmt.model.initialise import initialise
 from nmt.model.rnn import StackedRNN
-from nmt.study.figures import figure, save
 from nmt.study.flow import table
 from nmt.training.flow import FlowMonitor, LayerHealth, gradient_map
 from nmt.training.health import FlowWarning, flow_warnings
@@ -49,7 +49,7 @@ def cases(layers: int = 10, hidden: int = 32) -> tuple[Case, ...]:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Trial:
     """How a case went: the last update's health and warnings, accuracy over the last updates, and |dloss/dH_t^L| (L + 1, S).
 
     The lowest row of `gradients` is the embedded input.
@@ -92,7 +92,7 @@ class Recall(nn.Module):
 
 def try_case(
     case: Case, updates: int = UPDATES, steps: int = 40, seed: int = 1, progress: Callable[[], object] = lambda: None
-) -> Outcome:
+) -> Trial:
     """Train `case` for `updates` on sequences of `steps` random symbols, and watch the last update."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -114,16 +114,16 @@ def try_case(
             progress()
     healths = monitor.healths()
     late = right[-20:]
-    return Outcome(case, healths, flow_warnings(healths, _CLIP), sum(late) / len(late), gradients)
+    return Trial(case, healths, flow_warnings(healths, _CLIP), sum(late) / len(late), gradients)
 
 
-def draw(outcomes: list[Outcome], path: Path) -> None:
+def draw(trials: list[Trial], path: Path) -> None:
     """Layer by time maps of |dloss/dH_t^L| side by side on one scale, each relative to its own strongest."""
-    made = figure(2.9 * len(outcomes) + 1.2, 4.2)
-    panels = made.subplots(1, len(outcomes), sharey=True, squeeze=False)[0]
+    made = figure(2.9 * len(trials) + 1.2, 4.2)
+    panels = made.subplots(1, len(trials), sharey=True, squeeze=False)[0]
     images = []
-    for panel, outcome in zip(panels, outcomes, strict=True):
-        relative = (outcome.gradients / outcome.gradients.max()).clamp(min=10.0 ** -(_DECADES + 1)).log10()
+    for panel, trial in zip(panels, trials, strict=True):
+        relative = (trial.gradients / trial.gradients.max()).clamp(min=10.0 ** -(_DECADES + 1)).log10()
         rows, steps = relative.shape
         image = panel.imshow(
             relative.numpy(),
@@ -136,7 +136,7 @@ def draw(outcomes: list[Outcome], path: Path) -> None:
             extent=(0.5, steps + 0.5, -0.5, rows - 0.5),
         )
         images.append(image)
-        panel.set_title(f"{outcome.case.title.replace(', ', chr(10), 1)}\nrecalls {outcome.accuracy:.0%}", fontsize=9)
+        panel.set_title(f"{trial.case.title.replace(', ', chr(10), 1)}\nrecalls {trial.accuracy:.0%}", fontsize=9)
         panel.set_xlabel("step t")
         panel.set_xticks([1, *range(10, steps + 1, 10)])
         panel.set_yticks(range(rows), ["input", *(str(layer) for layer in range(1, rows))], fontsize=8)

@@ -121,6 +121,8 @@ class Trainer:
                     if self._stop:
                         raise Interrupted(f"stopped at step {step}, saved; the same command goes on from there")
             if self._exhausted():
+                if meter.total:
+                    self._log(journal, meter)
                 journal.say(
                     f"no better for {self.config.validation.patience} validations: stopped at step {progress.step}"
                 )

@@ -13,9 +13,9 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from nmt.errors import NMTError
-from nmt.study.figures import figure, save
-from nmt.study.inspection import Inspection, activation, record
-from nmt.study.page import page
+from nmt.figures import figure, save
+from nmt.inspection.page import page
+from nmt.inspection.sentence import Inspection, activation, record
 
 ATTENTION, GRID, TOKENS, PAGE = "attention.png", "grid.png", "tokens.json", "index.html"
 

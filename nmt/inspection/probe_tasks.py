@@ -18,7 +18,7 @@ from nmt.corpus.reviews import Review, reviews
 from nmt.corpus.store import PreparedCorpus
 from nmt.errors import ConfigError
 from nmt.inference.bundle import Bundle
-from nmt.study.inspection import spans
+from nmt.inspection.sentence import spans
 from nmt.text.normalize import normalize
 from nmt.text.tokenizer import EOS, Tokenizer
 

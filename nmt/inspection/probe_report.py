@@ -12,9 +12,9 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from nmt.errors import NMTError
-from nmt.study.figures import COLOURS, figure, save
-from nmt.study.probe import ITERATIONS, PENALTIES, SPLITS, Probed
-from nmt.study.probe_tasks import LEVELS, Level, Task
+from nmt.figures import COLOURS, figure, save
+from nmt.inspection.probe import ITERATIONS, PENALTIES, SPLITS, Probed
+from nmt.inspection.probe_tasks import LEVELS, Level, Task
 
 CLAIM = "low layers see words, high layers see the sentence"
 JSON, FIGURE, REPORT = "probes.json", "probes.png", "probes.md"
@@ -31,7 +31,7 @@ RULE = (
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Finding:
     """What one task and readout say of the trained network, with the mean accuracy of every layer, the embedding first."""
 
     task: str
@@ -50,20 +50,20 @@ class Verdict:
         return self.trend if self.readable and self.learned else 0
 
 
-def verdicts(found: Sequence[Probed]) -> list[Verdict]:
-    """A verdict for every task and readout, by `RULE`; there are two recurrent layers at least."""
+def findings(found: Sequence[Probed]) -> list[Finding]:
+    """A finding for every task and readout, by `RULE`; there are two recurrent layers at least."""
     controls = {(one.task, one.readout): one for one in found if one.network == "untrained"}
-    return [_verdict(one, controls[one.task, one.readout]) for one in found if one.network == "trained"]
+    return [_finding(one, controls[one.task, one.readout]) for one in found if one.network == "trained"]
 
 
-def _verdict(one: Probed, control: Probed) -> Verdict:
+def _finding(one: Probed, control: Probed) -> Finding:
     means, of_control = _means(one.accuracy), _means(control.accuracy)
     best = one.accuracy[means.index(max(means))]
     above, doubt = _difference(best, one.majority, one.items)
     change, noise = _difference(one.accuracy[-1], one.accuracy[1], one.items)
     trend = 0 if abs(change) <= noise else 1 if change > 0 else -1
     beyond = change - (of_control[-1] - of_control[1])
-    return Verdict(
+    return Finding(
         one.task,
         one.level,
         one.readout,
@@ -83,12 +83,12 @@ def conclusion(found: Sequence[Probed]) -> list[str]:
         return [
             "The encoder has one recurrent layer: there are no low and high ones to compare, and the claim can't be told."
         ]
-    made = verdicts(found)
-    low = _half([-verdict.vote for verdict in made if verdict.level == "word"])
-    high = _half([verdict.vote for verdict in made if verdict.level == "sentence"])
+    made = findings(found)
+    low = _half([-finding.vote for finding in made if finding.level == "word"])
+    high = _half([finding.vote for finding in made if finding.level == "sentence"])
     whole = "does not hold" if "fails" in (low, high) else "holds" if low == high == "holds" else "is not shown"
     return [
-        *(_sentence(verdict) for verdict in made),
+        *(_sentence(finding) for finding in made),
         f"Low layers see words better than high ones: {low}.",
         f"High layers see the sentence better than low ones: {high}.",
         f'The claim "{CLAIM}" {whole} for this model and its {layers} encoder layers.',
@@ -102,18 +102,18 @@ def _half(votes: Sequence[int]) -> str:
     return "fails" if -1 in votes and 1 not in votes else "not shown"
 
 
-def _sentence(verdict: Verdict) -> str:
-    name = f"{verdict.level}, {verdict.task} ({verdict.readout})"
-    trained, untrained = (" ".join(f"{100 * a:.1f}" for a in row) for row in (verdict.accuracy, verdict.untrained))
+def _sentence(finding: Finding) -> str:
+    name = f"{finding.level}, {finding.task} ({finding.readout})"
+    trained, untrained = (" ".join(f"{100 * a:.1f}" for a in row) for row in (finding.accuracy, finding.untrained))
     layers = f"{trained} from the embedding up, untrained {untrained}"
-    if not verdict.readable:
+    if not finding.readable:
         return f"{name}: {layers}; can't be read anywhere."
-    change = 100 * (verdict.accuracy[-1] - verdict.accuracy[1])
-    trend = {1: "rises", 0: "stays within the noise", -1: "falls"}[verdict.trend]
-    untaught = " (much as it does untrained)" if verdict.trend and not verdict.learned else ""
-    ceiling = "; all but perfect, so that layers can hardly differ" if min(verdict.accuracy[1:]) > 0.98 else ""
+    change = 100 * (finding.accuracy[-1] - finding.accuracy[1])
+    trend = {1: "rises", 0: "stays within the noise", -1: "falls"}[finding.trend]
+    untaught = " (much as it does untrained)" if finding.trend and not finding.learned else ""
+    ceiling = "; all but perfect, so that layers can hardly differ" if min(finding.accuracy[1:]) > 0.98 else ""
     return (
-        f"{name}: {layers}; with depth it {trend}{untaught}: {change:+.1f}, noise {100 * verdict.noise:.1f}{ceiling}."
+        f"{name}: {layers}; with depth it {trend}{untaught}: {change:+.1f}, noise {100 * finding.noise:.1f}{ceiling}."
     )
 
 
@@ -154,7 +154,7 @@ class Account:
             "protocol": {"splits": SPLITS, "penalties": list(PENALTIES), "iterations": ITERATIONS, "rule": RULE},
             "tasks": [{"name": t.name, "level": t.level, "rule": t.rule, "items": len(t.items)} for t in self.tasks],
             "results": [asdict(one) for one in self.found],
-            "verdicts": [asdict(verdict) for verdict in verdicts(self.found)] if layered else [],
+            "findings": [asdict(finding) for finding in findings(self.found)] if layered else [],
             "conclusion": conclusion(self.found),
         }
 

@@ -8,7 +8,7 @@ from html import escape
 
 from torch import Tensor
 
-from nmt.study.inspection import Inspection, activation, short
+from nmt.inspection.sentence import Inspection, activation, short
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 72rem; padding: 0 1rem; color: #1b1b1b; }

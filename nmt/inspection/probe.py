@@ -25,10 +25,10 @@ from torch import Tensor
 from nmt.errors import DataError
 from nmt.inference import torch_backend
 from nmt.inference.bundle import Bundle
+from nmt.inspection.capture import encoder_grid
+from nmt.inspection.probe_tasks import Level, Material, Task
 from nmt.model.seq2seq import Seq2Seq
 from nmt.progress import progress
-from nmt.study.capture import encoder_grid
-from nmt.study.probe_tasks import Level, Material, Task
 from nmt.text.tokenizer import PAD
 
 Network = Literal["trained", "untrained"]
