@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,11 +23,11 @@ _TEST_SHARE = 0.2
 
 RULE = (
     "A difference counts when it is more than the noise: twice the larger of its standard deviation over the splits and of the binomial "
-    "standard error of one test part. A label can be read when the best layer beats the majority by that much. Reading rises "
-    "or falls with depth when the highest and the lowest recurrent layer differ by that much, and it has learned to when they differ by "
-    "that much more than in the untrained network. The claim's first half holds when reading words has learned to fall somewhere and to "
-    "rise nowhere; its second half when reading sentences has learned to rise somewhere and to fall nowhere. A half fails when the "
-    "opposite is found, and is not shown otherwise."
+    "standard error of one test part. A label can be read when the best layer beats the majority by that much. Reading rises or falls "
+    "with depth when the highest and the lowest recurrent layer differ by that much, and it has learned to when they differ by more "
+    "than in the untrained network, and by more than the noise of both (the root of the sum of squares). The claim's first half holds "
+    "when reading words has learned to fall somewhere and to rise nowhere; its second half when reading sentences has learned to rise "
+    "somewhere and to fall nowhere. A half fails when the opposite is found, and is not shown otherwise."
 )
 
 
@@ -62,7 +63,8 @@ def _finding(one: Probed, control: Probed) -> Finding:
     above, doubt = _difference(best, one.majority, one.items)
     change, noise = _difference(one.accuracy[-1], one.accuracy[1], one.items)
     trend = 0 if abs(change) <= noise else 1 if change > 0 else -1
-    beyond = change - (of_control[-1] - of_control[1])
+    untrained, noise_untrained = _difference(control.accuracy[-1], control.accuracy[1], control.items)
+    beyond, doubt_beyond = change - untrained, math.hypot(noise, noise_untrained)
     return Finding(
         one.task,
         one.level,
@@ -71,7 +73,7 @@ def _finding(one: Probed, control: Probed) -> Finding:
         tuple(of_control),
         readable=above > doubt,
         trend=trend,
-        learned=trend * beyond > noise,
+        learned=trend * beyond > doubt_beyond,
         noise=noise,
     )
 
