@@ -163,10 +163,12 @@ def score(options: argparse.Namespace, corpus: PreparedCorpus, folder: Path) -> 
     call(options.peer / "bin" / "onmt_translate", [*files, *search], folder / "translate.log")
     lines = output.read_text(encoding="utf-8").split("\n")[:-1]
     texts = ["".join(line.split(" ")).replace("\u2581", " ").strip() for line in lines]
-    name = f"{corpus.manifest['recipe']['name']} test"
+    name, pairs = f"{corpus.manifest['recipe']['name']} test", corpus.pairs("test")
+    if len(texts) != len(pairs):
+        raise TrainingError(f"{output}: {len(texts)} lines for {len(pairs)} sentences")
     result = evaluate(
         lambda sources: [texts.pop(0) for _ in sources],
-        TestSet(name, corpus.pairs("test")),
+        TestSet(name, pairs),
         "beam 5, length penalty avg",
         moses=moses_of(corpus.languages[1]),
     )
