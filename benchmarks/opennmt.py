@@ -166,8 +166,9 @@ def score(options: argparse.Namespace, corpus: PreparedCorpus, folder: Path) -> 
     name, pairs = f"{corpus.manifest['recipe']['name']} test", corpus.pairs("test")
     if len(texts) != len(pairs):
         raise TrainingError(f"{output}: {len(texts)} lines for {len(pairs)} sentences")
+    by_source = {source: text for (source, _), text in zip(pairs, texts, strict=True)}  # asked for in another order
     result = evaluate(
-        lambda sources: [texts.pop(0) for _ in sources],
+        lambda sources: [by_source[source] for source in sources],
         TestSet(name, pairs),
         "beam 5, length penalty avg",
         moses=moses_of(corpus.languages[1]),
