@@ -12,7 +12,8 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from nmt.errors import ConfigError
 from nmt.model.config import StackConfig
-from nmt.model.rnn import RecurrentLayer, SharedDropout, StackedRNN, reversal
+from nmt.model.dropout import SharedDropout
+from nmt.model.rnn import RecurrentLayer, StackedRNN, reversal
 
 LENGTHS = torch.tensor([5, 1, 7, 3])
 STEPS = 7

@@ -65,8 +65,11 @@ class DotAttention(Attention):
         return context.transpose(1, 2).flatten(2)  # (B, T, H)
 
     def scores(self, query: Tensor, key: Tensor) -> Tensor:
-        """q k scale."""
-        return query @ key.transpose(-1, -2) * self.scale
+        """q k scale; in single precision at least, as the fused kernel has it: half would round large scores to whole numbers."""
+        with torch.autocast(query.device.type, enabled=False):
+            if query.dtype.itemsize < 4:
+                query, key = query.float(), key.float()
+            return (query * self.scale) @ key.transpose(-1, -2)
 
 
 class AdditiveAttention(Attention):

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from nmt.model.attention import Attention, make_attention
 from nmt.model.config import DecoderConfig, ModelConfig
-from nmt.model.rnn import RecurrentLayer, SharedDropout, State, shortcut
+from nmt.model.dropout import Dropout, SharedDropout
+from nmt.model.rnn import RecurrentLayer, State, shortcut
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ class GNMTDecoder(Decoder):
         self.bridge = Bridge(memory_width, stack)
         self.combine = nn.Linear(widths[-1] + context, config.embedding)
         self.dropout = SharedDropout(config.dropout.layer)
-        self.output_dropout = nn.Dropout(config.dropout.output)
+        self.output_dropout = Dropout(config.dropout.output)
         nn.init.xavier_uniform_(self.combine.weight)
         nn.init.zeros_(self.combine.bias)
 

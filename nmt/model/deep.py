@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from nmt.model.attention import Attention, make_attention
 from nmt.model.config import ModelConfig
 from nmt.model.decoder import Bridge, Decoder, DecoderState, Memory
-from nmt.model.rnn import RecurrentLayer, SharedDropout, State, reversal, shortcut
+from nmt.model.dropout import Dropout, SharedDropout
+from nmt.model.rnn import RecurrentLayer, State, reversal, shortcut
 
 
 class FeedForward(nn.Module):
@@ -112,7 +113,7 @@ class DeepDecoder(Decoder):
         self.bridge = Bridge(memory_width, stack)
         # Without this projection a tied output would meet the input word, which the residual stream still holds, and predict it.
         self.combine = nn.Linear(widths[-1], config.embedding)
-        self.output_dropout = nn.Dropout(config.dropout.output)
+        self.output_dropout = Dropout(config.dropout.output)
         nn.init.xavier_uniform_(self.combine.weight)
         nn.init.zeros_(self.combine.bias)
 

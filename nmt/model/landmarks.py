@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from nmt.model.attention import Attention, make_attention
 from nmt.model.config import Cell, ModelConfig
 from nmt.model.decoder import Bridge, Decoder, DecoderState, Memory
+from nmt.model.dropout import Dropout, SharedDropout
 from nmt.model.gru import ResetBeforeGRUCell
 from nmt.model.initialise import initialise
-from nmt.model.rnn import SharedDropout, State, shortcut
+from nmt.model.rnn import State, shortcut
 
 _CELLS: dict[Cell, Callable[[int, int], nn.RNNCellBase]] = {
     "lstm": nn.LSTMCell,
@@ -46,7 +47,7 @@ class StepDecoder(Decoder):
         self.attention = make_attention(config, stack.widths[-1], memory_width)
         self.bridge = Bridge(memory_width, stack)
         self.dropout = SharedDropout(config.dropout.layer)
-        self.output_dropout = nn.Dropout(config.dropout.output)
+        self.output_dropout = Dropout(config.dropout.output)
         for cell in self.cells:
             initialise(cell, "orthogonal")
 

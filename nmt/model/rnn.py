@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from nmt.errors import ConfigError
 from nmt.model.config import Cell, StackConfig
+from nmt.model.dropout import SharedDropout
 from nmt.model.gru import ResetBeforeGRU
 from nmt.model.initialise import initialise
 
@@ -29,21 +30,6 @@ _KERNELS: dict[Cell, Callable[..., nn.RNNBase]] = {
     "rnn_relu": partial(nn.RNN, nonlinearity="relu"),
     "gru_before": ResetBeforeGRU,
 }
-
-
-class SharedDropout(nn.Module):
-    """Dropout whose mask is drawn once a sequence and shared by all its steps (Gal and Ghahramani 2016)."""
-
-    def __init__(self, rate: float) -> None:
-        super().__init__()
-        self.rate = rate
-
-    def forward(self, x: Tensor) -> Tensor:
-        """`x` is (B, S, H); the mask is (B, 1, H)."""
-        if not self.training or self.rate == 0.0:
-            return x
-        keep = 1.0 - self.rate
-        return x * x.new_empty(x.shape[0], 1, x.shape[2]).bernoulli_(keep).div_(keep)
 
 
 class RecurrentLayer(nn.Module):

@@ -12,6 +12,7 @@ from nmt.errors import ConfigError
 from nmt.model.config import ModelConfig, Wiring
 from nmt.model.decoder import Decoder, DecoderState, GNMTDecoder, Memory
 from nmt.model.deep import DeepDecoder, DeepEncoder
+from nmt.model.dropout import Dropout, WordDropout
 from nmt.model.encoder import Encoder
 from nmt.model.initialise import initialise
 from nmt.model.landmarks import BahdanauDecoder, LuongDecoder
@@ -57,7 +58,8 @@ class Seq2Seq(nn.Module):
             DeepEncoder(config) if config.wiring == "deep" else Encoder(config.encoder, width, config.dropout.layer)
         )
         self.decoder = _DECODERS[config.wiring](config, self.encoder.width)
-        self.embedding_dropout = nn.Dropout(config.dropout.embedding)
+        self.word_dropout = WordDropout(config.dropout.word)
+        self.embedding_dropout = Dropout(config.dropout.embedding)
         if config.init != "orthogonal":  # what every part draws by itself
             initialise(self, config.init)
 
@@ -93,8 +95,4 @@ class Seq2Seq(nn.Module):
 
     def _embed(self, embedding: nn.Embedding, ids: Tensor) -> Tensor:
         x = embedding(ids) * self.scale  # (B, S, E)
-        rate = self.config.dropout.word
-        if self.training and rate:
-            keep = torch.rand(ids.shape, device=ids.device) >= rate
-            x = x * keep[:, :, None] / (1.0 - rate)
-        return self.embedding_dropout(x)  # type: ignore[no-any-return]
+        return self.embedding_dropout(self.word_dropout(x))  # type: ignore[no-any-return]
