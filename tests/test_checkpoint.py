@@ -24,7 +24,7 @@ def tensors(value: float = 1.0) -> dict[str, Tensor]:
         "model.a": torch.full((50, 40), value),
         "model.b": torch.arange(6.0).view(2, 3).T,  # not contiguous
         "optimizer.a.step": torch.tensor(value),
-        "rng.cpu": torch.arange(200, dtype=torch.uint8),
+        "other": torch.arange(200, dtype=torch.uint8),
     }
 
 
@@ -175,7 +175,7 @@ def test_the_averaged_weights_are_taken_where_there_are_any() -> None:
         "model.a": torch.zeros(1),
         "ema.a": torch.ones(1),
         "optimizer.a.step": torch.ones(1),
-        "rng.cpu": torch.ones(1),
+        "other": torch.ones(1),
     }
     assert averaged_weights(both) == {"a": torch.ones(1)}
     del both["ema.a"]

@@ -35,6 +35,9 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     command = commands.add_parser("train", parents=[configured], help="train a model; the same command resumes")
     command.add_argument("config", help="a training configuration, or the name of a shipped one")
     command.add_argument("--print-config", action="store_true", help="print the resolved settings and stop")
+    several = command.add_mutually_exclusive_group()
+    several.add_argument("--gpus", type=positive, metavar="N", help="train on N GPUs of this machine")
+    several.add_argument("--processes", type=positive, metavar="N", help="train in N processes on the CPU")
     command.set_defaults(run=_train)
 
     command = commands.add_parser(
@@ -99,22 +102,35 @@ def _check(options: argparse.Namespace) -> int:
 
 def _train(options: argparse.Namespace) -> int:
     from nmt.training.config import RunConfig
-    from nmt.training.trainer import Interrupted, Trainer
+    from nmt.training.trainer import Interrupted, Trainer, resolve_device
+    from nmt.training.world import world
 
-    config = load(RunConfig, find_shipped(options.config, "configs"), options.set)
+    device = ["train.device=cuda"] if options.gpus else ["train.device=cpu"] if options.processes else []
+    settings = [*options.set, *device]
+    config = load(RunConfig, find_shipped(options.config, "configs"), settings)
     if options.print_config:
         print(dump(config), end="")
         return 0
-    trainer = Trainer(config)
-    try:
-        progress = trainer.run()
-    except Interrupted as stopped:
-        print(f"nmt train: {stopped}", file=sys.stderr)
-        return 130
-    print(
-        f"{config.run}: {progress.step:,} updates, best validation {config.validation.metric} {abs(progress.best or 0):.2f}"
-    )
-    print(f"next: nmt bundle {config.run} --output MODEL")
+    if options.gpus or options.processes:
+        from nmt.training.launch import check_gpus, launch
+
+        if options.gpus:
+            check_gpus(options.gpus)
+        Trainer(config, resume=False)  # what is wrong for all is said once
+        overrides = [part for item in settings for part in ("--set", item)]
+        return launch(options.gpus or options.processes, ["train", options.config, *overrides])
+    with world(resolve_device(config.train)[0].type == "cuda") as here:
+        trainer = Trainer(config, world=here)
+        try:
+            progress = trainer.run()
+        except Interrupted as stopped:
+            if here.leads:
+                print(f"nmt train: {stopped}", file=sys.stderr)
+            return 130
+    if here.leads:
+        best = abs(progress.best or 0)
+        print(f"{config.run}: {progress.step:,} updates, best validation {config.validation.metric} {best:.2f}")
+        print(f"next: nmt bundle {config.run} --output MODEL")
     return 0
 
 

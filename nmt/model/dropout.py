@@ -37,6 +37,11 @@ def keyed(keys: Tensor) -> Iterator[None]:
         _PASS.reset(token)
 
 
+def sentence_keys(seed: int, numbers: Tensor) -> Tensor:
+    """A key (B,) for each sentence of a batch, by its number (B,), int32, within it; `seed` is that of the batch, 32 bits."""
+    return mixed(numbers * _GOLDEN + (seed - 2**31))
+
+
 def mixed(x: Tensor) -> Tensor:
     """A hash of each int32 of `x`, which is changed in place: multiply and shift, twice (C. Wellons 2018, "lowbias32")."""
     x.bitwise_xor_((x >> 16).bitwise_and_(0xFFFF)).mul_(0x7FEB352D)

@@ -20,12 +20,16 @@ Indices = NDArray[np.int64]
 @dataclass(frozen=True)
 class Batch:
     """Padded ids: `source` (B, S) ends with the end mark, `target` (B, T) begins with the begin mark, `labels` (B, T) ends
-    with the end mark; `tokens` counts the real labels, `total` the real source and target tokens."""
+    with the end mark; `tokens` counts the real labels, `total` the real source and target tokens.
+
+    A process's share of a batch has the `numbers` (B,) of its sentences in the whole one, and the counts of the whole one.
+    """
 
     source: Tensor
     source_lengths: Tensor
     target: Tensor
     labels: Tensor
+    numbers: Tensor
     tokens: int
     total: int
 
@@ -33,11 +37,32 @@ class Batch:
         """The same batch on `device`."""
         if device.type == "cpu":
             return self
-        source, lengths, target, labels = (
+        source, lengths, target, labels, numbers = (
             tensor.pin_memory().to(device, non_blocking=True)
-            for tensor in (self.source, self.source_lengths, self.target, self.labels)
+            for tensor in (self.source, self.source_lengths, self.target, self.labels, self.numbers)
         )
-        return Batch(source, lengths, target, labels, self.tokens, self.total)
+        return Batch(source, lengths, target, labels, numbers, self.tokens, self.total)
+
+    def share(self, rank: int, size: int) -> Batch:
+        """Every `size`-th sentence from number `rank` on. Where there is none, the first one without labels: it counts for nothing,
+        but the process has something to do and doesn't fall out of step."""
+        if size == 1:
+            return self
+        nothing = rank >= len(self.source)
+        rows = slice(0, 1) if nothing else slice(rank, None, size)
+        lengths, labels = self.source_lengths[rows], self.labels[rows]
+        longest = int((labels != PAD).sum(dim=1).max())
+        if nothing:
+            labels = torch.full_like(labels, PAD)
+        return Batch(
+            self.source[rows, : int(lengths.max())],
+            lengths,
+            self.target[rows, :longest],
+            labels[:, :longest],
+            self.numbers[rows],
+            self.tokens,
+            self.total,
+        )
 
 
 class TrainingBatches:
@@ -165,6 +190,7 @@ def collate(source: list[NDArray[np.uint16]], target: list[NDArray[np.uint16]]) 
         source_lengths,
         torch.from_numpy(tgt),
         torch.from_numpy(labels),
+        torch.arange(len(source), dtype=torch.int32),
         tokens,
         tokens + int(source_lengths.sum()),
     )

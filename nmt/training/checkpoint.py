@@ -1,7 +1,7 @@
 """Checkpoints: tensors as safetensors, the rest as JSON, written whole or not at all, never pickled.
 
 RUN/checkpoints/00001000/state.json            step, epoch, position, best, history
-                         tensors.safetensors    model.*, ema.*, optimizer.<parameter>.<moment>, rng.*
+                         tensors.safetensors    model.*, ema.*, optimizer.<parameter>.<moment>
 RUN/checkpoints/best                            the name of the best one
 """
 

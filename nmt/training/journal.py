@@ -75,6 +75,25 @@ class Journal:
                 self._board.close()
 
 
+class Silence(Journal):
+    """The journal of a process that does not lead: it writes and says nothing."""
+
+    def __init__(self, run: Path, step: int, max_steps: int) -> None:
+        pass
+
+    def write(self, step: int, kind: str, values: dict[str, Any]) -> None:
+        """Nothing."""
+
+    def advance(self, step: int, message: str) -> None:
+        """Nothing."""
+
+    def say(self, message: str) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Nothing."""
+
+
 def _step(line: str) -> float:
     try:
         return float(json.loads(line)["step"])

@@ -12,22 +12,25 @@ from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 
 import nmt.config
 from nmt.corpus.store import PreparedCorpus
 from nmt.errors import CheckpointError, ConfigError, TrainingError
+from nmt.model.dropout import sentence_keys
 from nmt.model.seq2seq import Seq2Seq
-from nmt.text.tokenizer import PAD
 from nmt.training.batches import Batch, TrainingBatches
 from nmt.training.checkpoint import Checkpoints, pack_optimizer, unpack_optimizer
 from nmt.training.config import RunConfig, TrainConfig
 from nmt.training.health import HealthRecorder
-from nmt.training.journal import Journal
-from nmt.training.loss import disagreement, smoothed_cross_entropy
+from nmt.training.journal import Journal, Silence
+from nmt.training.objective import Objective
 from nmt.training.optim import MovingAverage, learning_rate, make_optimizer
 from nmt.training.validation import Validation, Validator
+from nmt.training.world import ALONE, World
 
 RESOLVED = "config.yaml"
 
@@ -64,14 +67,18 @@ class _Meter:
 class Trainer:
     """One training run."""
 
-    def __init__(self, config: RunConfig, resume: bool = True, model: Seq2Seq | None = None) -> None:
+    def __init__(
+        self, config: RunConfig, resume: bool = True, model: Seq2Seq | None = None, world: World = ALONE
+    ) -> None:
         """Open the corpus, build the model, and go back to the last checkpoint where the run folder holds one.
 
         Without `resume` the run folder is neither read nor made: for a trial. A `model` is trained in the place of the configured one.
+        Every process of a `world` makes a trainer; the weights follow from the configuration, not from how many they are.
         """
-        self.config = config
+        self.config, self.world = config, world
         self.corpus = PreparedCorpus.open(config.corpus)
         self.device, self.precision = resolve_device(config.train)
+        self.device = self.world.device(self.device.type)
         # oneDNN keeps 1,024 compiled kernels, one for each shape of a batch; a tenth is as fast and saves hundreds of megabytes.
         os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "100")
         if config.train.threads:
@@ -94,13 +101,15 @@ class Trainer:
         self._stop = False
         if resume:
             self._resume()
+        self.objective = self.world.wrap(Objective(self.model, config.optimizer), self.device)
 
     # --- the loop ---------------------------------------------------------------------------------------------------
 
     def run(self) -> Progress:
         """Train to the end; raise `Interrupted` after saving when a signal asks for it, `TrainingError` when it can't go on."""
         settings, progress = self.config.train, self.progress
-        journal = Journal(self.config.run, progress.step, settings.max_steps)
+        self.world.wait()  # before the leader changes anything in the run folder, all have read it
+        journal = (Journal if self.world.leads else Silence)(self.config.run, progress.step, settings.max_steps)
         meter = _Meter()
         self.model.train()
         try:
@@ -118,9 +127,10 @@ class Trainer:
                         before = time.perf_counter()
                         self._validate(journal)
                         meter.since += time.perf_counter() - before  # the rate is that of training
-                    if step % settings.save_every == 0 or last or self._stop or (validated and self._improved()):
+                    stop = self.world.any(self._stop)
+                    if step % settings.save_every == 0 or last or stop or (validated and self._improved()):
                         self._save()
-                    if self._stop:
+                    if stop:
                         raise Interrupted(f"stopped at step {step}, saved; the same command goes on from there")
             if self._exhausted():
                 if meter.total:
@@ -139,14 +149,15 @@ class Trainer:
         batches = [self._next_batch() for _ in range(self.config.train.accumulate)]
         tokens = sum(batch.tokens for batch in batches)
         with self.health.watching(progress.step + 1):
-            for batch in batches:
-                loss, nll = self._loss(batch)
-                (loss / tokens).backward()  # type: ignore[no-untyped-call]
+            for number, batch in enumerate(batches):
+                with self._summing(last=number == len(batches) - 1):
+                    loss, nll = self._loss(batch, number)
+                    torch.autograd.backward(loss * (self.world.size / tokens))  # the processes' gradients are averaged
                 meter.loss += float(loss.detach())
                 meter.nll += float(nll)
                 meter.tokens, meter.total = meter.tokens + batch.tokens, meter.total + batch.total
         norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), optimizer.clip_norm))
-        if not math.isfinite(norm) or not math.isfinite(meter.loss):
+        if not math.isfinite(norm):  # so it is in every process where the loss of one is not
             raise TrainingError(
                 f"step {progress.step + 1}: the {'gradient' if math.isfinite(meter.loss) else 'loss'} is not finite; the last "
                 f"checkpoint is step {(self.checkpoints.steps() or [0])[-1]}: lower optimizer.lr or clip_norm, or set train.precision: fp32"
@@ -160,23 +171,24 @@ class Trainer:
         self.average.update(progress.step)
         meter.norm = norm
 
-    def _loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Sums over the batch of the smoothed loss and of the negative log likelihood."""
-        smoothing, agree = self.config.optimizer.label_smoothing, self.config.optimizer.r_drop
-        source, lengths, target, labels = batch.source, batch.source_lengths, batch.target, batch.labels
-        if agree:  # every sentence twice, with two dropout masks
-            source, lengths, target, labels = (torch.cat((x, x)) for x in (source, lengths, target, labels))
+    def _summing(self, last: bool) -> contextlib.AbstractContextManager[None]:
+        """Gradients are summed over the processes once an update, while those of its last batch are computed."""
+        if isinstance(self.objective, DistributedDataParallel) and not last:
+            return self.objective.no_sync()
+        return contextlib.nullcontext()
+
+    def _loss(self, batch: Batch, number: int = 0) -> tuple[Tensor, Tensor]:
+        """Sums of the loss and of the negative log likelihood over this process's part of batch `number` of an update."""
+        part = batch.share(self.world.rank, self.world.size).to(self.device)
+        seed = np.random.default_rng((self.config.seed, self.progress.step, number)).integers(2**32)
+        keys = sentence_keys(int(seed), part.numbers)
         with self._autocast():
-            vectors = self.model(source, lengths, target)  # (B, T, E)
-            real = labels != PAD
-            logits = self.model.logits(vectors[real])  # (N, V)
-        loss, nll = smoothed_cross_entropy(logits, labels[real], smoothing)
-        return (loss / 2 + agree * disagreement(logits) / 2, nll / 2) if agree else (loss, nll)
+            loss, nll = self.objective(part.source, part.source_lengths, part.target, part.labels, keys)
+        return loss, nll
 
     def try_batch(self, batch: Batch) -> int:
         """Take a batch forward and backward without updating anything; return its number of tokens."""
-        loss, _ = self._loss(batch.to(self.device))
-        loss.backward()  # type: ignore[no-untyped-call]
+        torch.autograd.backward(self._loss(batch)[0])
         self.optimizer.zero_grad(set_to_none=True)
         return batch.total
 
@@ -186,7 +198,7 @@ class Trainer:
             progress.epoch, progress.position = progress.epoch + 1, 0
         batch = self.batches.batch(progress.epoch, progress.position)
         progress.position += 1
-        return batch.to(self.device)
+        return batch
 
     def _rate(self) -> float:
         return learning_rate(
@@ -204,10 +216,11 @@ class Trainer:
         seconds = time.perf_counter() - meter.since
         rate = meter.total / seconds
         progress = self.progress
+        loss, nll = self.world.sums(meter.loss, meter.nll)
         values = {
             "epoch": round(progress.epoch + progress.position / len(self.batches.plan(progress.epoch)), 3),
-            "loss": round(meter.loss / max(1, meter.tokens), 4),
-            "nll": round(meter.nll / max(1, meter.tokens), 4),
+            "loss": round(loss / max(1, meter.tokens), 4),
+            "nll": round(nll / max(1, meter.tokens), 4),
             "lr": self._rate(),
             "gradient_norm": round(meter.norm, 4),
             "tokens_per_second": round(rate, 1),
@@ -217,7 +230,7 @@ class Trainer:
 
     def _validate(self, journal: Journal) -> None:
         progress = self.progress
-        result = self.validator.run(self.average.model, self._autocast())
+        result = self.validator.run(self.average.model, self._autocast(), self.world)
         value = result.bleu.score if self.config.validation.metric == "bleu" else -result.loss
         better = progress.best is None or value > progress.best
         progress.best = value if better else progress.best
@@ -234,13 +247,12 @@ class Trainer:
     # --- state ------------------------------------------------------------------------------------------------------
 
     def _save(self) -> None:
+        if not self.world.leads:
+            return
         tensors: dict[str, Tensor] = {f"model.{name}": p.detach() for name, p in self.model.named_parameters()}
         if self.average.decay:
             tensors |= {f"ema.{name}": p.detach() for name, p in self.average.model.named_parameters()}
         tensors |= pack_optimizer(self.model, self.optimizer)
-        tensors["rng.cpu"] = torch.get_rng_state()
-        if self.device.type == "cuda":
-            tensors["rng.cuda"] = torch.cuda.get_rng_state()
         self.checkpoints.save(
             self.progress.step, tensors, {"progress": vars(self.progress), "corpus": self._corpus_hash()}
         )
@@ -265,6 +277,8 @@ class Trainer:
                     f"{self.checkpoints.path(steps[-1])}: not a checkpoint of this model ({error}); remove this folder and run "
                     "again to go on from the one before"
                 ) from None
+        if not self.world.leads:
+            return
         partial = run / f".{RESOLVED}"
         try:
             run.mkdir(parents=True, exist_ok=True)
@@ -274,15 +288,12 @@ class Trainer:
             raise TrainingError(f"{run}: cannot be written to ({error.strerror or error}): see to the folder") from None
 
     def _restore(self, tensors: dict[str, Tensor], progress: dict[str, Any]) -> None:
-        """Put model, average, optimiser, random numbers and progress back to what `_save` stored."""
+        """Put model, average, optimiser and progress back to what `_save` stored; random numbers follow from seed and step."""
         self._load(self.model, "model.", tensors)
         if self.average.decay:
             self._load(self.average.model, "ema.", tensors)
         unpack_optimizer(self.model, self.optimizer, tensors)
         self.progress = Progress(**progress)
-        torch.set_rng_state(tensors["rng.cpu"].cpu())
-        if "rng.cuda" in tensors and self.device.type == "cuda":
-            torch.cuda.set_rng_state(tensors["rng.cuda"].cpu())
 
     def _check_unchanged(self) -> None:
         """What a checkpoint's tensors or the order of batches depend on must be what it was; the rest may change."""

@@ -18,6 +18,7 @@ from nmt.text.normalize import normalize
 from nmt.training.batches import Batch, TrainingBatches, ordered_batches
 from nmt.training.config import RunConfig
 from nmt.training.loss import smoothed_cross_entropy
+from nmt.training.world import ALONE, World
 
 
 @dataclass(frozen=True)
@@ -46,23 +47,25 @@ class Validator:
         self._batches = list(ordered_batches(source, target, budget))
         self._seen = list(ordered_batches(*training.sample(len(source)), budget))
 
-    def loss(self, model: Seq2Seq, batches: list[Batch], autocast: AbstractContextManager[object]) -> float:
+    def loss(
+        self, model: Seq2Seq, batches: list[Batch], autocast: AbstractContextManager[object], world: World = ALONE
+    ) -> float:
         """Negative log likelihood of `batches` in nats per target token."""
-        device = model.output_bias.device
         total, tokens = 0.0, 0
         with torch.inference_mode(), autocast:
-            for batch in (item.to(device) for item in batches):
+            for batch in (item.to(model.device) for item in batches[world.rank :: world.size]):
                 vectors = model(batch.source, batch.source_lengths, batch.target)
                 real = batch.labels != 0
                 nll = smoothed_cross_entropy(model.logits(vectors[real]), batch.labels[real], 0.0)[1]
                 total, tokens = total + float(nll), tokens + batch.tokens
-        return total / tokens
+        total, tokens_of_all = world.sums(total, tokens)
+        return total / tokens_of_all
 
-    def run(self, model: Seq2Seq, autocast: AbstractContextManager[object]) -> Validation:
-        """Judge `model`, which is left in the mode that it was in."""
+    def run(self, model: Seq2Seq, autocast: AbstractContextManager[object], world: World = ALONE) -> Validation:
+        """Judge `model`, which is left in the mode that it was in; every process of the world does a part and gets the whole."""
         started, training = time.perf_counter(), model.training
         model.eval()
-        loss, train_loss = (self.loss(model, batches, autocast) for batches in (self._batches, self._seen))
+        loss, train_loss = (self.loss(model, batches, autocast, world) for batches in (self._batches, self._seen))
         languages = self._corpus.languages
         info = ModelInfo("validation", *languages, "", 0, architecture(model.config), [], "")
         options = DecodeOptions(beam_size=self._config.validation.beam_size)
@@ -71,7 +74,8 @@ class Validator:
             model, vocabularies, info, options, self._corpus.manifest["recipe"]["cleaning"]["max_tokens"]
         )
         pairs = self.pairs[: self._config.validation.sentences]
-        texts = [item.text for item in translator.translate([source for source, _ in pairs])]
+        mine = [source for source, _ in pairs[world.rank :: world.size]]
+        texts = world.joined([item.text for item in translator.translate(mine)])
         bleu, chrf = score(texts, [reference for _, reference in pairs])
         samples = tuple((*pair, text) for pair, text in list(zip(pairs, texts, strict=True))[:3])
         model.train(training)

@@ -1,0 +1,37 @@
+"""What training makes small: the smoothed cross-entropy of a batch, and with R-Drop the disagreement of two dropout masks."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from nmt.model.dropout import keyed, mixed
+from nmt.model.seq2seq import Seq2Seq
+from nmt.text.tokenizer import PAD
+from nmt.training.config import OptimizerConfig
+from nmt.training.loss import disagreement, smoothed_cross_entropy
+
+
+class Objective(nn.Module):
+    """A model with its loss: one module, so that its forward pass is all that a data-parallel wrapper has to see."""
+
+    def __init__(self, model: Seq2Seq, config: OptimizerConfig) -> None:
+        super().__init__()
+        self.model, self.smoothing, self.agree = model, config.label_smoothing, config.r_drop
+
+    def forward(
+        self, source: Tensor, lengths: Tensor, target: Tensor, labels: Tensor, keys: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Sums over the batch of the loss, which is differentiable, and of the negative log likelihood (nats).
+
+        The first four are those of a `Batch`; `keys` (B,) say the dropout masks (`keyed`).
+        """
+        if self.agree:  # every sentence twice, with two dropout masks
+            source, lengths, target, labels = (torch.cat((x, x)) for x in (source, lengths, target, labels))
+            keys = torch.cat((keys, mixed(keys + 1)))
+        with keyed(keys):
+            vectors = self.model(source, lengths, target)  # (B, T, E)
+        real = labels != PAD
+        logits = self.model.logits(vectors[real])  # (N, V)
+        loss, nll = smoothed_cross_entropy(logits, labels[real], self.smoothing)
+        return (loss / 2 + self.agree * disagreement(logits) / 2, nll / 2) if self.agree else (loss, nll)
