@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -195,28 +196,56 @@ def test_a_full_disk_ends_training_and_the_same_command_goes_on(
     assert_same(tiny.trained(corpus, run, *SHAPE), uninterrupted)
 
 
-def damaged_file(run: Path) -> None:
+def cut_short(run: Path) -> None:
     path = Checkpoints(run, keep=1).path(6) / "tensors.safetensors"
     path.write_bytes(path.read_bytes()[:-1])
 
 
-def damaged_state(run: Path) -> None:
+def changed_in_one_bit(run: Path) -> None:
+    path = Checkpoints(run, keep=1).path(6) / "tensors.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1  # still a number
+    path.write_bytes(content)
+
+
+def another_state(run: Path) -> None:
     path = Checkpoints(run, keep=1).path(6) / "state.json"
-    path.write_text(json.dumps({"corpus": json.loads(path.read_text())["corpus"], "progress": {"stepp": 6}}))
+    path.write_text(path.read_text().replace('"step": 6', '"step": 7'))
 
 
-@pytest.mark.parametrize("damage", [damaged_file, damaged_state])
-def test_a_damaged_checkpoint_is_named_and_without_it_the_one_before_is_used(
-    corpus: Path, uninterrupted: Path, tmp_path: Path, damage: Callable[[Path], None]
+@pytest.mark.parametrize("damage", [cut_short, changed_in_one_bit, another_state])
+def test_from_a_damaged_checkpoint_training_falls_back_to_the_one_before(
+    corpus: Path,
+    uninterrupted: Path,
+    tmp_path: Path,
+    damage: Callable[[Path], None],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     run = tiny.trained(corpus, tmp_path / "run", *SHAPE, "train.max_steps=6")
     damage(run)
-    with pytest.raises(CheckpointError, match=r"00000006: .*remove this folder and run again"):
+    trainer = Trainer(tiny.run_config(corpus, run, *SHAPE))
+    assert trainer.progress.step == 5
+    said = capsys.readouterr().err
+    assert "00000006: damaged" in said
+    assert said.endswith("; going on from the one before\n")
+    trainer.run()
+    assert_same(run, uninterrupted)
+
+
+def test_without_a_whole_checkpoint_the_damaged_one_is_named(corpus: Path, tmp_path: Path) -> None:
+    run = tiny.trained(corpus, tmp_path / "run", *SHAPE, "train.max_steps=6", "train.keep=1")
+    shutil.rmtree(Checkpoints(run, keep=1).path(5), ignore_errors=True)
+    cut_short(run)
+    with pytest.raises(CheckpointError, match=r"00000006: damaged .*remove this folder"):
         Trainer(tiny.run_config(corpus, run, *SHAPE))
-    for path in Checkpoints(run, keep=1).path(6).iterdir():
-        path.unlink()
-    Checkpoints(run, keep=1).path(6).rmdir()
-    assert_same(tiny.trained(corpus, run, *SHAPE), uninterrupted)
+
+
+def test_a_checkpoint_of_something_else_is_named(corpus: Path, tmp_path: Path) -> None:
+    run = tiny.trained(corpus, tmp_path / "run", *SHAPE, "train.max_steps=6")
+    path = Checkpoints(run, keep=1).path(6) / "state.json"
+    path.write_text(json.dumps({"corpus": json.loads(path.read_text())["corpus"], "progress": {"stepp": 6}}))
+    with pytest.raises(CheckpointError, match=r"00000006: not a checkpoint of this model"):
+        Trainer(tiny.run_config(corpus, run, *SHAPE))
 
 
 @pytest.mark.parametrize(

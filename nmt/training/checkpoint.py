@@ -1,6 +1,6 @@
 """Checkpoints: tensors as safetensors, the rest as JSON, written whole or not at all, never pickled.
 
-RUN/checkpoints/00001000/state.json            step, epoch, position, best, history
+RUN/checkpoints/00001000/state.json            step, epoch, position, best, history; a checksum of both files
                          tensors.safetensors    model.*, ema.*, optimizer.<parameter>.<moment>
 RUN/checkpoints/best                            the name of the best one
 """
@@ -8,10 +8,11 @@ RUN/checkpoints/best                            the name of the best one
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from torch import Tensor, nn
 from nmt.errors import CheckpointError, TrainingError
 
 _FOLDER = "checkpoints"
+_CHECKSUM = "checksum"
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no room: on the disk, in the quota, in the file-size limit
 
 
@@ -57,7 +59,8 @@ class Checkpoints:
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
             save_file({name: t.contiguous() for name, t in tensors.items()}, partial / "tensors.safetensors")
-            (partial / "state.json").write_text(json.dumps(state), encoding="utf-8")
+            checksum = _checksum(partial / "tensors.safetensors", state)
+            (partial / "state.json").write_text(json.dumps(state | {_CHECKSUM: checksum}), encoding="utf-8")
             for path in (*partial.iterdir(), partial):
                 _sync(path)
             shutil.rmtree(self.path(step), ignore_errors=True)
@@ -95,6 +98,9 @@ class Checkpoints:
             state = json.loads((path / "state.json").read_text(encoding="utf-8"))
             if not isinstance(state, dict):
                 raise ValueError("state.json does not hold an object")
+            checksum = state.pop(_CHECKSUM, None)
+            if checksum is not None and checksum != _checksum(path / "tensors.safetensors", state):
+                raise ValueError("its checksum is another")
             return load_file(path / "tensors.safetensors", device=str(device)), state
         except FileNotFoundError as error:
             raise CheckpointError(
@@ -104,6 +110,31 @@ class Checkpoints:
             raise CheckpointError(
                 f"{path}: damaged ({error}); remove this folder and run again to go on from the one before"
             ) from None
+
+    def load_latest(
+        self, device: torch.device | str, say: Callable[[str], None]
+    ) -> tuple[int, dict[str, Tensor], dict[str, Any]] | None:
+        """Step, tensors and state of the latest checkpoint that is whole, None without any; `say` is told of those that are not.
+
+        Raises `CheckpointError` when none is whole.
+        """
+        steps = self.steps()
+        for step in reversed(steps):
+            try:
+                return step, *self.load(step, device)
+            except CheckpointError as error:
+                if step == steps[0]:
+                    raise
+                say(str(error).partition("; remove")[0] + "; going on from the one before")
+        return None
+
+
+def _checksum(tensors: Path, state: dict[str, Any]) -> str:
+    """Of the tensors' file and of the state."""
+    with tensors.open("rb") as file:
+        digest = hashlib.file_digest(file, "blake2b")
+    digest.update(json.dumps(state, sort_keys=True).encode())
+    return digest.hexdigest()[:32]
 
 
 def _sync(path: Path) -> None:

@@ -6,9 +6,11 @@ import contextlib
 import math
 import os
 import signal
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -262,10 +264,12 @@ class Trainer:
         self.checkpoints.prune()
 
     def _resume(self) -> None:
-        run, steps = self.config.run, self.checkpoints.steps()
-        if steps:
+        run = self.config.run
+        if self.checkpoints.steps():
             self._check_unchanged()
-            tensors, state = self.checkpoints.load(steps[-1], self.device)
+        say: Callable[[str], None] = partial(print, file=sys.stderr) if self.world.leads else lambda line: None
+        if latest := self.checkpoints.load_latest(self.device, say):
+            step, tensors, state = latest
             if state.get("corpus") != self._corpus_hash():
                 raise CheckpointError(
                     f"{self.config.corpus}: changed since {run} was begun: train into another run folder"
@@ -274,16 +278,16 @@ class Trainer:
                 self._restore(tensors, state["progress"])
             except (KeyError, TypeError, RuntimeError) as error:
                 raise CheckpointError(
-                    f"{self.checkpoints.path(steps[-1])}: not a checkpoint of this model ({error}); remove this folder and run "
+                    f"{self.checkpoints.path(step)}: not a checkpoint of this model ({error}); remove this folder and run "
                     "again to go on from the one before"
                 ) from None
         if not self.world.leads:
             return
-        partial = run / f".{RESOLVED}"
+        unfinished = run / f".{RESOLVED}"
         try:
             run.mkdir(parents=True, exist_ok=True)
-            partial.write_text(nmt.config.dump(self.config), encoding="utf-8")
-            partial.replace(run / RESOLVED)  # never half a file: resuming reads it
+            unfinished.write_text(nmt.config.dump(self.config), encoding="utf-8")
+            unfinished.replace(run / RESOLVED)  # never half a file: resuming reads it
         except OSError as error:
             raise TrainingError(f"{run}: cannot be written to ({error.strerror or error}): see to the folder") from None
 
