@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -225,23 +227,51 @@ def test_r_drop_adds_the_disagreement_of_two_masks(corpus: Path, tmp_path: Path)
 # --- what goes wrong ------------------------------------------------------------------------------------------------
 
 
-def test_a_loss_that_is_not_finite_ends_training_and_names_the_step(corpus: Path, tmp_path: Path) -> None:
+def test_a_loss_that_stays_no_number_ends_training_and_keeps_the_sentences(corpus: Path, tmp_path: Path) -> None:
     tiny.trained(corpus, tmp_path / "run", "train.max_steps=5")
     trainer = Trainer(tiny.run_config(corpus, tmp_path / "run"))
     trainer.model.output_bias.data[7] = float("nan")
     with pytest.raises(
-        TrainingError, match=r"step 6: the loss is not finite; the last checkpoint is step 5: lower optimizer\.lr"
+        TrainingError,
+        match=r"step 6: .* not finite, 6 times in a row; the last checkpoint is step 5, .* lower optimizer\.lr",
     ):
         trainer.run()
     assert Checkpoints(tmp_path / "run", keep=1).steps() == [5]
     assert all(value.isfinite().all() for value in tiny.last_checkpoint(tmp_path / "run")[0].values())
 
 
+def test_an_update_without_a_finite_gradient_is_left_out(
+    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trainer = Trainer(tiny.run_config(corpus, tmp_path / "run"))
+    batch, rejected = trainer.batches.batch(0, 2), []
+
+    def spoil(gradient: Any) -> Any:
+        if trainer.progress.position == 3 and trainer.progress.epoch == 0:
+            rejected.append(trainer.progress.step)
+            return gradient * float("nan")
+        return gradient
+
+    trainer.model.output_bias.register_hook(spoil)
+    progress = trainer.run()
+    assert rejected == [2]
+    assert (progress.step, progress.epoch * len(trainer.batches.plan(0)) + progress.position) == (12, 13)
+    assert "step 3: the gradient is not finite: left out" in capsys.readouterr().err
+    lines = (tmp_path / "run" / "rejected.jsonl").read_text(encoding="utf-8").splitlines()
+    pairs = [json.loads(line) for line in lines]
+    assert [pair["source"] for pair in pairs] == [
+        trainer.corpus.source_tokenizer.decode(ids) for ids in batch.source.tolist()
+    ]
+    assert all(pair["target"] and pair["step"] == 3 for pair in pairs)
+    assert all(value.isfinite().all() for value in tiny.last_checkpoint(tmp_path / "run")[0].values())
+    assert all(math.isfinite(record["nll"]) for record in tiny.records(tmp_path / "run"))
+
+
 def test_a_gradient_that_is_not_finite_ends_training_before_it_does_harm(corpus: Path, tmp_path: Path) -> None:
     trainer = Trainer(tiny.run_config(corpus, tmp_path / "run"))
     before = trainer.model.output_bias.detach().clone()
     trainer.model.output_bias.register_hook(lambda gradient: gradient * float("inf"))
-    with pytest.raises(TrainingError, match="step 1: the gradient is not finite"):
+    with pytest.raises(TrainingError, match="step 1: the loss or its gradient is not finite, 6 times in a row"):
         trainer.run()
     assert torch.equal(trainer.model.output_bias, before)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import math
 import os
 import signal
@@ -35,6 +36,7 @@ from nmt.training.validation import Validation, Validator
 from nmt.training.world import ALONE, World
 
 RESOLVED = "config.yaml"
+_SKIPS = 5  # updates in a row that may be left out because their gradient is no number
 
 
 class Interrupted(Exception):
@@ -146,25 +148,16 @@ class Trainer:
         return progress
 
     def _update(self, meter: _Meter) -> None:
-        """One optimiser update over `accumulate` batches, normalised by their number of target tokens."""
-        progress, optimizer = self.progress, self.config.optimizer
-        batches = [self._next_batch() for _ in range(self.config.train.accumulate)]
-        tokens = sum(batch.tokens for batch in batches)
-        with self.health.watching(progress.step + 1):
-            for number, batch in enumerate(batches):
-                with self._summing(last=number == len(batches) - 1):
-                    loss, nll = self._loss(batch, number)
-                    torch.autograd.backward(loss * (self.world.size / tokens))  # the processes' gradients are averaged
-                meter.loss += float(loss.detach())
-                meter.nll += float(nll)
-                meter.tokens, meter.total = meter.tokens + batch.tokens, meter.total + batch.total
-        norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), optimizer.clip_norm))
-        if not math.isfinite(norm):  # so it is in every process where the loss of one is not
-            raise TrainingError(
-                f"step {progress.step + 1}: the {'gradient' if math.isfinite(meter.loss) else 'loss'} is not finite; the last "
-                f"checkpoint is step {(self.checkpoints.steps() or [0])[-1]}: lower optimizer.lr or clip_norm, or set train.precision: fp32"
-            )
+        """One optimiser update; batches whose gradient is no number are left out, a few times in a row."""
+        for skipped in range(1, _SKIPS + 2):
+            batches = [self._next_batch() for _ in range(self.config.train.accumulate)]
+            norm = self._gradients(batches, meter)
+            if math.isfinite(norm):  # so it is in every process, or in none
+                break
+            self.optimizer.zero_grad(set_to_none=True)
+            self._reject(batches, skipped)
         self.health.clipped(norm)
+        progress = self.progress
         progress.step += 1
         for group in self.optimizer.param_groups:
             group["lr"] = self._rate()
@@ -172,6 +165,40 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         self.average.update(progress.step)
         meter.norm = norm
+
+    def _gradients(self, batches: list[Batch], meter: _Meter) -> float:
+        """The gradients of an update, normalised by its number of target tokens and clipped; their norm before that."""
+        tokens, loss_sum, nll_sum = sum(batch.tokens for batch in batches), 0.0, 0.0
+        with self.health.watching(self.progress.step + 1):
+            for number, batch in enumerate(batches):
+                with self._summing(last=number == len(batches) - 1):
+                    loss, nll = self._loss(batch, number)
+                    torch.autograd.backward(loss * (self.world.size / tokens))  # the processes' gradients are averaged
+                loss_sum, nll_sum = loss_sum + float(loss.detach()), nll_sum + float(nll)
+        norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.optimizer.clip_norm))
+        if math.isfinite(norm):
+            meter.loss, meter.nll = meter.loss + loss_sum, meter.nll + nll_sum
+            meter.tokens, meter.total = meter.tokens + tokens, meter.total + sum(batch.total for batch in batches)
+        return norm
+
+    def _reject(self, batches: list[Batch], times: int) -> None:
+        """Keep the sentences of an update that is left out for inspection; raise `TrainingError` when there are too many in a row."""
+        step, path = self.progress.step + 1, self.config.run / "rejected.jsonl"
+        if self.world.leads:
+            decode = self.corpus.source_tokenizer.decode, self.corpus.target_tokenizer.decode
+            with path.open("a", encoding="utf-8") as file:
+                for batch in batches:
+                    for source, target in zip(batch.source.tolist(), batch.target.tolist(), strict=True):
+                        pair = {"step": step, "source": decode[0](source), "target": decode[1](target)}
+                        file.write(json.dumps(pair, ensure_ascii=False) + "\n")
+        if times > _SKIPS:
+            raise TrainingError(
+                f"step {step}: the loss or its gradient is not finite, {times} times in a row; the last checkpoint is step "
+                f"{(self.checkpoints.steps() or [0])[-1]}, the sentences are in {path}: lower optimizer.lr or clip_norm, or set "
+                "train.precision: fp32"
+            )
+        if self.world.leads:
+            print(f"step {step}: the gradient is not finite: left out, its sentences are in {path}", file=sys.stderr)
 
     def _summing(self, last: bool) -> contextlib.AbstractContextManager[None]:
         """Gradients are summed over the processes once an update, while those of its last batch are computed."""
