@@ -24,7 +24,7 @@ def many(count: int) -> Tensor:
 def test_what_stays_is_scaled_so_that_the_mean_stays(kind: type[Dropout]) -> None:
     with keyed(many(2000)):
         dropped = kind(0.3)(torch.ones(2000, 20, 20))
-    assert set(dropped.unique().tolist()) == {0.0, pytest.approx(1 / 0.7)}
+    assert dropped.unique().tolist() == pytest.approx([0.0, 1 / 0.7])
     assert dropped.mean().item() == pytest.approx(1.0, abs=0.02)
     assert (dropped == 0).float().mean(dim=0).std() < 0.02  # the same at every place
 

@@ -11,10 +11,12 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from nmt.errors import TrainingError
@@ -95,7 +97,8 @@ def world(cuda: bool) -> Iterator[World]:
     if own_gpu:
         torch.cuda.set_device(local)
     try:
-        dist.init_process_group("nccl" if own_gpu else "gloo", timeout=_PATIENCE)
+        backend = "nccl" if own_gpu else "gloo"
+        dist.init_process_group(backend, store=_store(rank, size), rank=rank, world_size=size, timeout=_PATIENCE)
         control = dist.new_group(backend="gloo", timeout=_PATIENCE) if own_gpu else dist.group.WORLD
         yield World(rank, size, local, control)
         dist.destroy_process_group()
@@ -107,3 +110,12 @@ def world(cuda: bool) -> Iterator[World]:
                 "checkpoints are intact, the same command goes on from the last"
             ) from None
         raise
+
+
+def _store(rank: int, size: int) -> Any:  # a torch.distributed.Store
+    """Where the processes find each other. Those that `torchrun` starts again share it with the dead, whose addresses are still in it, so
+    each attempt has its own names. Several machines don't count attempts alike: see docs/training.md."""
+    store = next(rendezvous("env://", rank, size))[0]
+    if os.environ.get("GROUP_WORLD_SIZE", "1") != "1":
+        return store
+    return dist.PrefixStore(f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)  # type: ignore[attr-defined]
