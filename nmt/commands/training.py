@@ -5,9 +5,14 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nmt.commands.arguments import decoding, positive
 from nmt.config import dump, find_shipped, load
+
+if TYPE_CHECKING:
+    from nmt.training.config import RunConfig
+    from nmt.training.world import World
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -102,7 +107,7 @@ def _check(options: argparse.Namespace) -> int:
 
 def _train(options: argparse.Namespace) -> int:
     from nmt.training.config import RunConfig
-    from nmt.training.trainer import Interrupted, Trainer, resolve_device
+    from nmt.training.trainer import Trainer, resolve_device
     from nmt.training.world import world
 
     device = ["train.device=cuda"] if options.gpus else ["train.device=cpu"] if options.processes else []
@@ -120,13 +125,19 @@ def _train(options: argparse.Namespace) -> int:
         overrides = [part for item in settings for part in ("--set", item)]
         return launch(options.gpus or options.processes, ["train", options.config, *overrides])
     with world(resolve_device(config.train)[0].type == "cuda") as here:
-        trainer = Trainer(config, world=here)
-        try:
-            progress = trainer.run()
-        except Interrupted as stopped:
-            if here.leads:
-                print(f"nmt train: {stopped}", file=sys.stderr)
-            return 130
+        return _train_here(config, here)
+
+
+def _train_here(config: RunConfig, here: World) -> int:
+    """Train as one process of a world; the first of them says how it went."""
+    from nmt.training.trainer import Interrupted, Trainer
+
+    try:
+        progress = Trainer(config, world=here).run()
+    except Interrupted as stopped:
+        if here.leads:
+            print(f"nmt train: {stopped}", file=sys.stderr)
+        return 130
     if here.leads:
         best = abs(progress.best or 0)
         print(f"{config.run}: {progress.step:,} updates, best validation {config.validation.metric} {best:.2f}")

@@ -92,15 +92,17 @@ def world(cuda: bool) -> Iterator[World]:
         yield ALONE
         return
     rank, size, local = (int(os.environ.get(name, "0")) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
-    here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    own_gpu = cuda and here <= torch.cuda.device_count()  # NCCL wants one each; gloo lets processes share
+    neighbours = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    own_gpu = cuda and neighbours <= torch.cuda.device_count()  # NCCL wants one each; gloo lets processes share
     if own_gpu:
         torch.cuda.set_device(local)
     try:
         backend = "nccl" if own_gpu else "gloo"
         dist.init_process_group(backend, store=_store(rank, size), rank=rank, world_size=size, timeout=_PATIENCE)
         control = dist.new_group(backend="gloo", timeout=_PATIENCE) if own_gpu else dist.group.WORLD
-        yield World(rank, size, local, control)
+        here = World(rank, size, local, control)
+        yield here
+        here.wait()  # nobody hangs up on those who are still at work
         dist.destroy_process_group()
     except (dist.DistError, RuntimeError) as error:
         if isinstance(error, dist.DistError) or "gloo" in str(error) or "Connection" in str(error):
