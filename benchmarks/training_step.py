@@ -29,7 +29,9 @@ from nmt.errors import NMTError
 from nmt.model.attention import DotAttention
 from nmt.training import loss
 from nmt.training.config import RunConfig
-from nmt.training.trainer import Trainer, _Meter
+from nmt.training.loader import Loader
+from nmt.training.trainer import Trainer
+from nmt.training.update import Meter
 
 
 def timed(*works: Callable[[], object], rounds: int = 15) -> list[float]:
@@ -45,12 +47,13 @@ def timed(*works: Callable[[], object], rounds: int = 15) -> list[float]:
 
 def rate(config: RunConfig, steps: int) -> float:
     """Median tokens a second over `steps` updates."""
-    trainer, meter, rates = Trainer(config), _Meter(), []
+    trainer, meter, rates = Trainer(config), Meter(), []
     trainer.model.train()
-    for _ in range(steps + 3):
-        before, start = meter.total, time.perf_counter()
-        trainer._update(meter)
-        rates.append((meter.total - before) / (time.perf_counter() - start))
+    with Loader(trainer.batches, (0, 0, 0)) as loader:
+        for _ in range(steps + 3):
+            before, start = meter.total, time.perf_counter()
+            trainer._update(loader, meter)
+            rates.append((meter.total - before) / (time.perf_counter() - start))
     return statistics.median(rates[3:])
 
 

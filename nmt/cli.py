@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 import nmt
-from nmt.commands import inspecting, studying, training, using
+from nmt.commands import inspecting, reporting, studying, training, using
 from nmt.errors import NMTError
 
 
@@ -47,5 +47,6 @@ def _parser() -> argparse.ArgumentParser:
     using.add(commands)
     studying.add(commands)
     inspecting.add(commands)
+    reporting.add(commands)
     commands.add_parser("serve", add_help=False, help="serve a model over HTTP (see nmt serve --help)")  # see `main`
     return parser

@@ -6,14 +6,13 @@ import json
 from collections import Counter
 from pathlib import Path
 
-import numpy as np
 import pytest
 import tiny
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nmt.corpus.store import PreparedCorpus
+from nmt.corpus.store import PreparedCorpus, Ragged
 from nmt.errors import DataError
 from nmt.text.tokenizer import BOS, EOS, PAD
 from nmt.training.batches import Batch, TrainingBatches, collate, ordered_batches
@@ -83,7 +82,7 @@ def test_a_weight_with_a_fraction_repeats_a_part(folder: Path) -> None:
 
 def test_weights_that_leave_nothing_are_a_data_error(folder: Path) -> None:
     with pytest.raises(DataError, match="raise a weight"):
-        TrainingBatches(weighted(folder, (300, 0.001)), BUDGET, seed=1).plan(0)
+        TrainingBatches(weighted(folder, (300, 0.001)), BUDGET, seed=1)
 
 
 def test_only_the_first_pairs_are_seen_when_so_asked(folder: Path) -> None:
@@ -186,9 +185,7 @@ def test_batches_of_an_epoch_are_not_in_order_of_length(folder: Path) -> None:
 
 
 def test_padding_marks_and_counts() -> None:
-    batch = collate(
-        [np.array([5, 6, 7], np.uint16), np.array([8], np.uint16)], [np.array([9], np.uint16), np.array([], np.uint16)]
-    )
+    batch = collate(Ragged.of([[5, 6, 7], [8]]), Ragged.of([[9], []]))
     assert batch.source.tolist() == [[5, 6, 7, EOS], [8, EOS, PAD, PAD]]
     assert batch.source_lengths.tolist() == [4, 2]
     assert batch.target.tolist() == [[BOS, 9], [BOS, PAD]]
@@ -198,7 +195,7 @@ def test_padding_marks_and_counts() -> None:
 
 
 def test_the_largest_id_survives() -> None:
-    batch = collate([np.array([65_534], np.uint16)], [np.array([65_534], np.uint16)])
+    batch = collate(Ragged.of([[65_534]]), Ragged.of([[65_534]]))
     assert batch.source[0, 0] == batch.labels[0, 0] == 65_534
 
 

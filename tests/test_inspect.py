@@ -18,10 +18,10 @@ from nmt.errors import InputError
 from nmt.inference.bundle import Bundle
 from nmt.inference.torch_backend import load_model
 from nmt.inference.translator import Translator
-from nmt.inspection.capture import capture, encoder_grid, recorded
 from nmt.inspection.page import page
 from nmt.inspection.pictures import attention_figure, write
 from nmt.inspection.sentence import END, Inspection, Step, inspect, render, spans, surfaces
+from nmt.model.capture import capture, encoder_grid, recorded
 from nmt.model.encoder import Encoder
 from nmt.model.rnn import StackedRNN
 from nmt.model.seq2seq import Seq2Seq

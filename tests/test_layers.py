@@ -20,6 +20,7 @@ FLOORS = {
     "nmt.config": 1,
     "nmt.progress": 1,
     "nmt.figures": 1,
+    "nmt.pages": 1,
     "nmt.text": 2,
     "nmt.corpus": 3,
     "nmt.model": 3,
@@ -193,6 +194,7 @@ def test_what_needs_no_pytorch_does_not_load_it() -> None:
         "nmt.corpus.store",
         "nmt.inference.bundle",
         "nmt.model.config",
+        "nmt.study.run_report",
     )
     code = (
         f"import sys, {', '.join(light)}\n"

@@ -18,7 +18,6 @@ from nmt.cli import main
 from nmt.corpus.reviews import reviews
 from nmt.corpus.store import PreparedCorpus, write_pairs
 from nmt.errors import DataError
-from nmt.inspection.capture import encoder_grid
 from nmt.inspection.probe import SPLITS, Probed, accuracies, check, control_labels, features, split_items, untrained
 from nmt.inspection.probe_report import conclusion, findings
 from nmt.inspection.probe_tasks import (
@@ -32,6 +31,7 @@ from nmt.inspection.probe_tasks import (
     tense,
 )
 from nmt.inspection.sentence import spans
+from nmt.model.capture import encoder_grid
 from nmt.text.tokenizer import EOS, Tokenizer
 from nmt.training.bundling import BundleOptions, make_bundle
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from nmt.config import dump
 from nmt.errors import CheckpointError, TrainingError
@@ -40,8 +42,8 @@ def wait():
     sys.stdin.readline()
 
 
-def after(update, meter):
-    update(meter)
+def after(update, loader, meter):
+    update(loader, meter)
     if trainer.progress.step == 7:
         wait()
 
@@ -55,7 +57,7 @@ def before(sync, path):
 trainer = Trainer(load(RunConfig, Path(sys.argv[1])))
 update, sync = trainer._update, checkpoint._sync
 if sys.argv[2] == "after an update":
-    trainer._update = lambda meter: after(update, meter)
+    trainer._update = lambda loader, meter: after(update, loader, meter)
 else:  # all files of a checkpoint are written, its folder is not yet named
     checkpoint._sync = lambda path: before(sync, path)
 try:
@@ -153,6 +155,59 @@ def test_killed_and_resumed_equals_uninterrupted(corpus: Path, uninterrupted: Pa
     assert_same(config.run, uninterrupted)
 
 
+def test_killed_at_any_moment_and_run_again_equals_uninterrupted(
+    corpus: Path, uninterrupted: Path, tmp_path: Path
+) -> None:
+    """The command itself, killed (-9) again and again after a time drawn at random, until it gets through; then log, TensorBoard and
+    weights are those of one run."""
+    config = tiny.run_config(corpus, tmp_path / "run", *SHAPE, "train.save_every=1")
+    path = tmp_path / "run.yaml"
+    path.write_text(dump(config), encoding="utf-8")
+    code = "import sys, time; from nmt.cli import main; from nmt.training.trainer import Trainer; u = Trainer._update\n"
+    code += "Trainer._update = lambda *a: (time.sleep(0.05), u(*a))\nsys.exit(main(['train', sys.argv[1]]))"
+    rng, killed = random.Random(20), 0
+    while True:
+        with subprocess.Popen(
+            [sys.executable, "-c", code, str(path)], cwd=ROOT, stderr=subprocess.PIPE, text=True
+        ) as process:
+            assert process.stderr is not None
+            for line in process.stderr:  # the clock runs from the first update on
+                if line.startswith("step "):
+                    break
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=rng.uniform(0.0, 0.5) if killed < 3 else 120)
+            process.kill()
+        if process.returncode == 0:
+            break
+        assert process.returncode == -signal.SIGKILL
+        killed += 1
+    assert killed >= 2
+    (tensors, state), (others, expected) = tiny.last_checkpoint(config.run), tiny.last_checkpoint(uninterrupted)
+    assert state == expected
+    assert all(torch.equal(value, others[name]) for name, value in tensors.items())
+    assert tiny.records(config.run) == tiny.records(uninterrupted)
+    assert board(config.run) == board(uninterrupted)
+    assert [step for step, _ in board(config.run)] == list(range(1, 13))
+
+
+def board(run: Path) -> list[tuple[int, float]]:
+    """What TensorBoard shows of the training loss."""
+    events = EventAccumulator(str(run / "tensorboard"))
+    events.Reload()
+    return [(event.step, event.value) for event in events.Scalars("train/nll")]
+
+
+def test_tensorboard_has_samples_and_attention_too(uninterrupted: Path) -> None:
+    events = EventAccumulator(str(uninterrupted / "tensorboard"))
+    events.Reload()
+    assert [event.step for event in events.Images("attention/sample 1")] == [6, 12]
+    assert [event.step for event in events.Tensors("samples/1/text_summary")] == [6, 12]
+    text = events.Tensors("samples/1/text_summary")[-1].tensor_proto.string_val[0].decode()
+    assert text.startswith("source: ")
+    assert "translation: " in text
+    assert {"train/lr", "validation/bleu", "health/encoder_layer_1/gradient_norm"} <= set(events.Tags()["scalars"])
+
+
 def test_a_second_signal_ends_at_once(corpus: Path, tmp_path: Path) -> None:
     with child(tiny.run_config(corpus, tmp_path / "run"), tmp_path, "after an update") as process:
         process.send_signal(signal.SIGTERM)
@@ -227,7 +282,7 @@ def test_from_a_damaged_checkpoint_training_falls_back_to_the_one_before(
     assert trainer.progress.step == 5
     said = capsys.readouterr().err
     assert "00000006: damaged" in said
-    assert said.endswith("; going on from the one before\n")
+    assert "; going on from the one before\n" in said
     trainer.run()
     assert_same(run, uninterrupted)
 

@@ -170,7 +170,7 @@ def test_validation_is_on_the_averaged_weights_and_leaves_training_on(corpus: Pa
     trainer = Trainer(tiny.run_config(corpus, tmp_path / "run", "train.max_steps=6"))
     progress = trainer.run()
     assert trainer.model.training
-    autocast = trainer._autocast()
+    autocast = trainer.gradients.autocast()
     averaged = trainer.validator.run(trainer.average.model, autocast).loss
     assert averaged == pytest.approx(progress.history[-1]["loss"], abs=1e-6)
     assert trainer.validator.run(trainer.model, autocast).loss != pytest.approx(averaged, abs=1e-6)
@@ -186,7 +186,9 @@ def test_the_validation_loss_is_the_mean_over_all_target_tokens(corpus: Path, tm
         total += float(F.cross_entropy(model.logits(vectors)[0], torch.tensor([*tgt, 3]), reduction="sum").detach())
         tokens += len(tgt) + 1
     validator = trainer.validator
-    assert validator.loss(model, validator._batches, trainer._autocast()) == pytest.approx(total / tokens, rel=1e-4)
+    assert validator.loss(model, validator._batches, trainer.gradients.autocast()) == pytest.approx(
+        total / tokens, rel=1e-4
+    )
 
 
 def test_the_loss_on_training_pairs_is_without_dropout_and_falls_below_that_on_others(
@@ -216,10 +218,10 @@ def test_r_drop_adds_the_disagreement_of_two_masks(corpus: Path, tmp_path: Path)
     still = Trainer(tiny.run_config(corpus, tmp_path / "a", "optimizer.r_drop=5", *dropout))
     plain = Trainer(tiny.run_config(corpus, tmp_path / "b", *dropout))
     batch = plain.batches.batch(0, 0)
-    for with_r_drop, without in zip(still._loss(batch), plain._loss(batch), strict=True):
+    for with_r_drop, without in zip(still.gradients.loss(batch, 1), plain.gradients.loss(batch, 1), strict=True):
         torch.testing.assert_close(with_r_drop, without)  # without dropout the two passes agree
     lively = Trainer(tiny.run_config(corpus, tmp_path / "c", "optimizer.r_drop=5"))
-    loss, nll = lively._loss(batch)
+    loss, nll = lively.gradients.loss(batch, 1)
     assert loss > nll * 1.01
     tiny.trained(corpus, tmp_path / "d", "optimizer.r_drop=5")
 

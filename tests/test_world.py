@@ -195,8 +195,8 @@ def test_torchrun_restarts_from_the_last_checkpoint(corpus: Path, alone: Path, t
     config = written(tiny.run_config(corpus, tmp_path / "run", *SHAPE, "train.save_every=2"), tmp_path)
     code = (
         "import os, sys; from nmt.training.trainer import Trainer; update = Trainer._update\n"
-        "def dies(self, meter):\n"
-        "    update(self, meter)\n"
+        "def dies(self, loader, meter):\n"
+        "    update(self, loader, meter)\n"
         "    if os.environ['TORCHELASTIC_RESTART_COUNT'] == '0' and os.environ['RANK'] == '1' and self.progress.step == 7:\n"
         "        os.kill(os.getpid(), 9)\n"
         "Trainer._update = dies; from nmt.cli import main; sys.exit(main())\n"

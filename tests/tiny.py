@@ -168,7 +168,7 @@ def last_checkpoint(run: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 def records(run: Path, kind: str = "train") -> list[dict[str, Any]]:
     """The records of one kind in the log of a run, without what a clock has measured."""
     found = [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").split("\n") if line]
-    timed = ("tokens_per_second", "seconds")
+    timed = ("tokens_per_second", "seconds", "memory_gb")
     return [{key: value for key, value in item.items() if key not in timed} for item in found if item["kind"] == kind]
 
 

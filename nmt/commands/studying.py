@@ -128,12 +128,12 @@ def _flow(options: argparse.Namespace) -> int:
     needs("matplotlib")
     if options.demo:
         return _flow_demo(options.output or Path("runs/flow-demo"))
-    from nmt.study import flow
+    from nmt.study import charts, flow
 
     log = flow.read(options.run_folder)
     print(log.render())
     path = (options.output or options.run_folder) / flow.FIGURE
-    flow.draw(log, path)
+    charts.draw_flow(log, path)
     print(f"figure: {path}")
     return 0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -40,6 +41,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     command = commands.add_parser("train", parents=[configured], help="train a model; the same command resumes")
     command.add_argument("config", help="a training configuration, or the name of a shipped one")
     command.add_argument("--print-config", action="store_true", help="print the resolved settings and stop")
+    command.add_argument("--fresh", action="store_true", help="begin anew; a run that is there is put aside")
     several = command.add_mutually_exclusive_group()
     several.add_argument("--gpus", type=positive, metavar="N", help="train on N GPUs of this machine")
     several.add_argument("--processes", type=positive, metavar="N", help="train in N processes on the CPU")
@@ -107,7 +109,8 @@ def _check(options: argparse.Namespace) -> int:
 
 def _train(options: argparse.Namespace) -> int:
     from nmt.training.config import RunConfig
-    from nmt.training.trainer import Trainer, resolve_device
+    from nmt.training.run_folder import resolve_device
+    from nmt.training.trainer import Trainer
     from nmt.training.world import world
 
     device = ["train.device=cuda"] if options.gpus else ["train.device=cpu"] if options.processes else []
@@ -122,10 +125,23 @@ def _train(options: argparse.Namespace) -> int:
         if options.gpus:
             check_gpus(options.gpus)
         Trainer(config, resume=False)  # what is wrong for all is said once
+        if options.fresh:
+            _put_aside(config)
         overrides = [part for item in settings for part in ("--set", item)]
         return launch(options.gpus or options.processes, ["train", options.config, *overrides])
     with world(resolve_device(config.train)[0].type == "cuda") as here:
+        if options.fresh:
+            if here.leads and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0":
+                _put_aside(config)
+            here.wait()
         return _train_here(config, here)
+
+
+def _put_aside(config: RunConfig) -> None:
+    from nmt.training.run_folder import put_aside
+
+    if aside := put_aside(config.run):
+        print(f"nmt train: the run that was in {config.run} is now {aside}", file=sys.stderr)
 
 
 def _train_here(config: RunConfig, here: World) -> int:
@@ -148,7 +164,7 @@ def _train_here(config: RunConfig, here: World) -> int:
 def _distill(options: argparse.Namespace) -> int:
     from nmt.training.config import TrainConfig
     from nmt.training.distill import DistillOptions, distill
-    from nmt.training.trainer import resolve_device
+    from nmt.training.run_folder import resolve_device
 
     device = resolve_device(TrainConfig())[0].type
     chosen = DistillOptions(options.beam_size, options.keep_original, options.limit, options.threads, device)

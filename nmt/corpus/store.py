@@ -11,6 +11,7 @@ validation.jsonl          {"source", "target"}, text as published;  test.jsonl l
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -26,6 +27,33 @@ FORMAT = 1
 MANIFEST = "manifest.json"
 
 
+_BLOCK = 16  # sentences: where each block begins is kept in memory, half a byte a sentence
+
+
+@dataclass(frozen=True)
+class Ragged:
+    """Sentences of different lengths: sentence i is `ids[starts[i] : starts[i] + lengths[i]]`."""
+
+    ids: NDArray[np.uint16]
+    starts: NDArray[np.int64]
+    lengths: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, sentences: Sequence[Sequence[int]]) -> Ragged:
+        """The same from lists of ids."""
+        lengths = np.array([len(sentence) for sentence in sentences], dtype=np.int64)
+        ids = np.fromiter((i for sentence in sentences for i in sentence), dtype=np.uint16, count=int(lengths.sum()))
+        return cls(ids, np.cumsum(lengths) - lengths, lengths)
+
+    def padded(self, width: int, padding: int) -> NDArray[np.int64]:
+        """The sentences as rows (N, width), which none is longer than."""
+        columns = np.arange(width)
+        real = columns < self.lengths[:, None]
+        made = np.full(real.shape, padding, dtype=np.int64)
+        made[real] = self.ids[(self.starts[:, None] + columns)[real]]
+        return made
+
+
 class TokenColumn:
     """One side of the training pairs: sentence i is `column[i]`, a view of memory-mapped ids."""
 
@@ -38,16 +66,27 @@ class TokenColumn:
             raise DataError(f"{ids.parent}: {error} (run `nmt prepare` again)") from None
         if self.lengths.ndim != 1 or self.lengths.dtype != np.uint16:
             raise DataError(f"{lengths}: damaged (run `nmt prepare` again)")
-        self._ends = np.cumsum(self.lengths, dtype=np.int64)
-        if (int(self._ends[-1]) if len(self._ends) else 0) != len(self._ids):
+        blocks = np.arange(0, len(self.lengths), _BLOCK)
+        sizes = np.add.reduceat(self.lengths, blocks, dtype=np.int64) if len(blocks) else np.zeros(0, np.int64)
+        if int(sizes.sum()) != len(self._ids):
             raise DataError(f"{ids}: size does not match {lengths.name} (run `nmt prepare` again)")
+        self._begins = np.cumsum(sizes) - sizes  # of each block of sentences
 
     def __len__(self) -> int:
         return len(self.lengths)
 
     def __getitem__(self, index: int) -> NDArray[np.uint16]:
-        end = int(self._ends[index])
-        return self._ids[end - int(self.lengths[index]) : end]
+        one = self.take(np.array([index], dtype=np.int64))
+        return self._ids[int(one.starts[0]) : int(one.starts[0] + one.lengths[0])]
+
+    def take(self, rows: NDArray[np.int64]) -> Ragged:
+        """The sentences of these numbers, still memory-mapped."""
+        if len(rows) and not 0 <= rows.min() <= rows.max() < len(self):
+            raise IndexError(f"there are {len(self)} sentences, one of {rows.min()} to {rows.max()} was asked for")
+        block, place = np.divmod(rows, _BLOCK)
+        neighbours = np.minimum(block[:, None] * _BLOCK + np.arange(_BLOCK), len(self) - 1)
+        before = np.where(np.arange(_BLOCK) < place[:, None], self.lengths[neighbours].astype(np.int64), 0).sum(axis=1)
+        return Ragged(self._ids, self._begins[block] + before, self.lengths[rows].astype(np.int64))
 
 
 class ColumnWriter:

@@ -25,8 +25,8 @@ from torch import Tensor
 from nmt.errors import DataError
 from nmt.inference import torch_backend
 from nmt.inference.bundle import Bundle
-from nmt.inspection.capture import encoder_grid
 from nmt.inspection.probe_tasks import Level, Material, Task
+from nmt.model.capture import encoder_grid
 from nmt.model.seq2seq import Seq2Seq
 from nmt.progress import progress
 from nmt.text.tokenizer import PAD

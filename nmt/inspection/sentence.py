@@ -16,7 +16,7 @@ from nmt.errors import InputError
 from nmt.inference import torch_backend
 from nmt.inference.bundle import Bundle
 from nmt.inference.search import beam_search
-from nmt.inspection.capture import Capture, capture
+from nmt.model.capture import Capture, capture
 from nmt.text.normalize import normalize
 from nmt.text.tokenizer import EOS, UNK, Tokenizer
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import difflib
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field, StrictBool, ValidationError, ValidatorFunctionWrapHandler, WrapValidator, model_validator
+from pydantic import Field, StrictBool, model_validator
 
-from nmt.config import Section, merge
+from nmt.config import Section, expected, merge
 from nmt.model.presets import PRESETS
 
 Cell = Literal["lstm", "gru", "rnn", "rnn_relu", "gru_before"]
@@ -15,27 +15,15 @@ Wiring = Literal["gnmt", "deep", "luong", "bahdanau"]
 Initialisation = Literal["orthogonal", "uniform"] | Annotated[float, Field(gt=0, le=1)]
 
 
-def _expected(what: str) -> WrapValidator:
-    """One error for a value of several kinds, instead of one for each kind."""
-
-    def validate(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
-        try:
-            return handler(value)
-        except ValidationError:
-            raise ValueError(f"expected {what}") from None
-
-    return WrapValidator(validate)
-
-
 _A_LAYER = "or a list with one for each layer"
-Widths = Annotated[int | tuple[int, ...], _expected(f"a whole number, {_A_LAYER}")]
-Cells = Annotated[Cell | tuple[Cell, ...], _expected(f"one of {', '.join(get_args(Cell))}, {_A_LAYER}")]
+Widths = Annotated[int | tuple[int, ...], expected(f"a whole number, {_A_LAYER}")]
+Cells = Annotated[Cell | tuple[Cell, ...], expected(f"one of {', '.join(get_args(Cell))}, {_A_LAYER}")]
 Directions = Annotated[
-    Literal["none", "first", "all"] | tuple[bool, ...], _expected(f"none, first, all, {_A_LAYER} (true or false)")
+    Literal["none", "first", "all"] | tuple[bool, ...], expected(f"none, first, all, {_A_LAYER} (true or false)")
 ]
 Residual = Annotated[
     StrictBool | Annotated[int, Field(strict=True, ge=2)],
-    _expected("true, false, or the number of the first residual layer, which is 2 at least"),
+    expected("true, false, or the number of the first residual layer, which is 2 at least"),
 ]
 
 
@@ -103,7 +91,7 @@ class EncoderConfig(StackConfig):
 class DecoderConfig(StackConfig):
     """The decoder's stack, which can only read forward."""
 
-    bidirectional: Annotated[Literal["none"], _expected("none: a decoder only reads forward")] = "none"
+    bidirectional: Annotated[Literal["none"], expected("none: a decoder only reads forward")] = "none"
 
 
 class DropoutConfig(Section):
@@ -140,7 +128,7 @@ class ModelConfig(Section):
         "all", description="output = target embedding; all = source embedding too (needs a joint vocabulary)"
     )
     dropout: DropoutConfig = DropoutConfig()
-    init: Annotated[Initialisation, _expected("orthogonal, uniform, or a number above 0 and at most 1")] = Field(
+    init: Annotated[Initialisation, expected("orthogonal, uniform, or a number above 0 and at most 1")] = Field(
         "orthogonal",
         description="recurrent weights orthogonal, with Glorot input weights or (uniform) in 1/sqrt(H); a number u: all in +-u, and "
         "embeddings are then not scaled by sqrt(E)",

@@ -11,7 +11,6 @@ import fcntl
 import itertools
 import json
 import os
-import platform
 import shutil
 import statistics
 import sys
@@ -30,12 +29,15 @@ from nmt.inference.translator import Translator
 from nmt.inference.types import DecodeOptions
 from nmt.study.config import Cell, same_run
 from nmt.study.result import Machine, Result, write_result
+from nmt.study.run_log import read_log
 from nmt.study.verdict import CurvePoint, judge
 from nmt.training.batches import TrainingBatches
 from nmt.training.bundling import BundleOptions, make_bundle
 from nmt.training.checkpoint import Checkpoints
 from nmt.training.config import RunConfig
-from nmt.training.trainer import RESOLVED, Interrupted, Trainer
+from nmt.training.machine import processor
+from nmt.training.run_folder import RESOLVED
+from nmt.training.trainer import Interrupted, Trainer
 
 SPEED_SENTENCES = 200  # of the test split, translated once more at each beam size to time it
 SPEED_BEAMS = (1, 5)
@@ -85,10 +87,9 @@ def _begin_anew_if_changed(config: RunConfig) -> None:
 def _measure(cell: Cell, trainer: Trainer, at_once: int) -> Result:
     config, corpus = cell.config, trainer.corpus
     tokens = tokens_by_step(trainer.batches, config.train.accumulate, trainer.progress.step)
-    log = _read_log(config.run)
-    trained = [record for record in log if record["kind"] == "train"]
-    validated = [record for record in log if record["kind"] == "validation"]
-    epoch_steps = len(trainer.batches.plan(0)) / config.train.accumulate
+    log = read_log(config.run)
+    trained, validated = log.of("train"), log.of("validation")
+    epoch_steps = trainer.batches.epoch_batches() / config.train.accumulate
     curve = tuple(_point(record, epoch_steps) for record in validated)
     steps = Checkpoints(config.run, keep=1)
     best = steps.best() or trainer.progress.step
@@ -140,18 +141,13 @@ def _point(record: dict[str, Any], epoch_steps: float) -> CurvePoint:
     )
 
 
-def _read_log(run: Path) -> list[dict[str, Any]]:
-    lines = (run / "log.jsonl").read_text(encoding="utf-8").split("\n")
-    return [json.loads(line) for line in lines if line]
-
-
 def tokens_by_step(batches: TrainingBatches, accumulate: int, steps: int) -> list[int]:
     """Real source and target tokens (as stored, end marks included) of each of the first `steps` updates."""
     source, target = batches.source.lengths, batches.target.lengths
     sizes = (
         int(source[rows].sum()) + int(target[rows].sum()) + 2 * len(rows)
         for epoch in itertools.count()
-        for rows in batches.plan(epoch)
+        for rows in batches.epoch(epoch)
     )
     return [sum(itertools.islice(sizes, accumulate)) for _ in range(steps)]
 
@@ -183,22 +179,13 @@ def _translate(config: RunConfig, device: torch.device) -> tuple[Evaluation, dic
 def _machine(trainer: Trainer, at_once: int) -> Machine:
     cuda = trainer.device.type == "cuda"
     return Machine(
-        processor=_processor(),
+        processor=processor(),
         device=torch.cuda.get_device_name(trainer.device) if cuda else "cpu",
         precision=trainer.precision,
         cores=os.cpu_count() or 1,
         threads=torch.get_num_threads(),
         at_once=at_once,
     )
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return named[0] if named else platform.processor() or platform.machine()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,4 +1,4 @@
-"""The figures of a study: curves of every run, BLEU against depth, time against BLEU."""
+"""The figures of studies: curves of every run, BLEU against depth, time against BLEU; how gradients flow in one run."""
 
 from __future__ import annotations
 
@@ -6,9 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from matplotlib import colormaps
+from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from nmt.figures import COLOURS, figure, save
+from nmt.study.flow import OTHERS, ROWS, FlowLog
+from nmt.study.run_log import Series
 from nmt.study.summary import Setting, axis_words, varied
 
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
@@ -139,3 +143,44 @@ def _legend(made: Any, styles: dict[tuple[Any, ...], tuple[str, str]], signature
     ]
     made.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 4), fontsize=8, frameon=False)
     made.suptitle(f"BLEU {signature}", fontsize=7, color="grey")
+
+
+def draw_flow(log: FlowLog, path: Path) -> None:
+    """Small multiples over the steps: a column for each stack and one for the other parts, a row for each figure."""
+    columns = log.stacks()
+    made = figure(1.2 + 3.4 * len(columns), 1.2 + 1.9 * len(ROWS))
+    panels = made.subplots(len(ROWS), len(columns), sharex=True, sharey="row", squeeze=False)
+    for column, (title, names) in enumerate(columns.items()):
+        colours = _shades(len(names), ordered=title != OTHERS)
+        for row, item in enumerate(ROWS):
+            panel = panels[row][column]
+            for name, colour in zip(names, colours, strict=True):
+                _line(panel, log.parts[name].get(item, []), colour, name.removeprefix(f"{title} "))
+            if not panel.lines:
+                panel.set_axis_off()
+                continue
+            panel.grid(alpha=0.3)
+            panel.tick_params(which="both", labelsize=8, labelbottom=True)
+            if item != "saturation":
+                panel.set_yscale("log")
+        panels[0][column].set_title(title, fontsize=10)
+        panels[0][column].legend(fontsize=7, ncols=2, framealpha=0.6, loc="best")
+        shown = [panels[row][column] for row in range(len(ROWS)) if panels[row][column].axison]
+        shown[-1].set_xlabel("step", fontsize=9)
+    for row, label in enumerate(ROWS.values()):
+        panels[row][0].set_ylabel(label, fontsize=9)
+    panels[-1][0].set_ylim(0.0, None)
+    save(made, path)
+
+
+def _shades(count: int, ordered: bool) -> list[str | tuple[float, ...]]:
+    """From dark (lowest layer) to light where there is an order."""
+    if not ordered:
+        return [COLOURS[index % len(COLOURS)] for index in range(count)]
+    return [colormaps["viridis"](0.9 * index / max(1, count - 1)) for index in range(count)]
+
+
+def _line(panel: Axes, series: Series, colour: str | tuple[float, ...], label: str) -> None:
+    if series:
+        steps, values = zip(*series, strict=True)
+        panel.plot(steps, values, color=colour, linewidth=1.3, marker="o", markersize=2.5, label=label)

@@ -151,7 +151,7 @@ def cells(study: DepthStudy | AblationStudy) -> list[Cell]:
 
 def _budget(cell: Cell) -> tuple[int, int, int]:
     train = cell.config.train
-    return train.max_steps, train.batch_tokens, train.accumulate
+    return train.max_steps, train.budget, train.accumulate
 
 
 def _cells(study: DepthStudy | AblationStudy) -> Iterator[Cell]:

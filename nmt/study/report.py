@@ -10,7 +10,7 @@ from nmt.errors import NMTError
 from nmt.study.config import AblationStudy, DepthStudy, Study
 from nmt.study.result import Outcome, Result
 from nmt.study.summary import Noise, Setting, baseline, recommend, settings, varied
-from nmt.study.verdict import FALL, RISE, SMALL_GAP
+from nmt.study.verdict import rules
 
 
 def write_report(study: DepthStudy | AblationStudy, outcomes: Sequence[Outcome], command: str) -> None:
@@ -49,7 +49,7 @@ def _depth(study: DepthStudy, found: Sequence[Setting], outcomes: Sequence[Outco
         "device and threads.",
         "",
     ]
-    lines += [*_figures(study, found), "## Over-fitting", "", _verdict_rules(), "", *_verdict_table(found), ""]
+    lines += [*_figures(study, found), "## Over-fitting", "", rules(), "", *_verdict_table(found), ""]
     return lines
 
 
@@ -93,15 +93,6 @@ def _depth_table(found: Sequence[Setting]) -> list[str]:
             ]
         )
     return _table(head, rows)
-
-
-def _verdict_rules() -> str:
-    return (
-        "The verdict compares the validation loss with the loss on a sample of the training pairs, both in evaluation mode, in nats per "
-        f"token. Over-fits: validation loss ended more than {RISE:g} above its lowest while training loss went on falling (diverges: "
-        f"while it didn't). Still improving: it fell by more than {FALL:g} over the last quarter. Under-fits: neither, and the gap is "
-        f"below {SMALL_GAP:g}. Converged: neither, and the gap is wider."
-    )
 
 
 def _verdict_table(found: Sequence[Setting]) -> list[str]:

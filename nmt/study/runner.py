@@ -21,8 +21,8 @@ from nmt.errors import ConfigError, NMTError
 from nmt.model.seq2seq import Seq2Seq
 from nmt.study.config import Cell, Study
 from nmt.study.result import Outcome, clear_failure, read_outcome, read_result, write_failure
-from nmt.training.batches import TrainingBatches
-from nmt.training.trainer import resolve_device
+from nmt.training.batches import training_batches
+from nmt.training.run_folder import resolve_device
 
 _POLL = 0.1  # seconds between two looks at the processes
 _STOPPED = 130  # exit status of a cell that saved and stopped
@@ -54,8 +54,7 @@ def check_cells(study: Study, cells: Sequence[Cell]) -> None:
         try:
             key = str(config.corpus)
             corpus = corpora[key] = corpora.get(key) or PreparedCorpus.open(config.corpus)
-            train = config.train
-            TrainingBatches(corpus, train.batch_tokens, config.seed, train.pairs, train.subword_sampling)
+            training_batches(corpus, config)
             for split in ("validation", "test"):
                 if not corpus.pairs(split):
                     raise ConfigError(f"{config.corpus}: its {split} split is empty")
@@ -63,7 +62,7 @@ def check_cells(study: Study, cells: Sequence[Cell]) -> None:
                 raise ConfigError("model.tie_embeddings: all needs a joint vocabulary (choose output)")
             with torch.device("meta"):
                 Seq2Seq(config.model, len(corpus.source_tokenizer), len(corpus.target_tokenizer))
-            resolve_device(train)
+            resolve_device(config.train)
         except NMTError as error:
             raise ConfigError(f"study {study.name}, cell {cell.name}: {error}") from None
 

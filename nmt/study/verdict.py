@@ -47,6 +47,16 @@ class Verdict(Section):
         return f"{self.short}: gap {self.gap:.2f} nats per token, {where}{rise}; {self.advice}"
 
 
+def rules() -> str:
+    """How a verdict is reached, in words."""
+    return (
+        "The verdict compares the validation loss with the loss on a sample of the training pairs, both in evaluation mode, in nats per "
+        f"token. Over-fits: validation loss ended more than {RISE:g} above its lowest while training loss went on falling (diverges: "
+        f"while it didn't). Still improving: it fell by more than {FALL:g} over the last quarter. Under-fits: neither, and the gap is "
+        f"below {SMALL_GAP:g}. Converged: neither, and the gap is wider."
+    )
+
+
 def judge(curve: Sequence[CurvePoint]) -> Verdict:
     """The verdict on a curve of at least one point; with fewer than three points it is "too short"."""
     last = curve[-1]

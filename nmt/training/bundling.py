@@ -35,7 +35,7 @@ from nmt.inference.weights import Storage, write_weights
 from nmt.model.seq2seq import Seq2Seq
 from nmt.training.checkpoint import Checkpoints, averaged_weights
 from nmt.training.config import RunConfig
-from nmt.training.trainer import RESOLVED
+from nmt.training.run_folder import RESOLVED
 
 _BAR = r"\|"  # a vertical bar in a cell of a Markdown table
 

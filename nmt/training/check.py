@@ -14,7 +14,8 @@ from nmt.errors import TrainingError
 from nmt.text.normalize import normalize
 from nmt.text.tokenizer import UNK
 from nmt.training.config import RunConfig
-from nmt.training.trainer import Trainer, resolve_device
+from nmt.training.trainer import Trainer
+from nmt.training.update import out_of_memory
 
 _TRIED = 3  # updates that are timed
 _SEEN = 100_000  # pairs that statistics are taken of
@@ -83,8 +84,8 @@ def _coverage(corpus: PreparedCorpus) -> list[Finding]:
 
 def _trial(config: RunConfig, corpus: PreparedCorpus) -> list[Finding]:
     """Build the model and take the longest batch and a few common ones through it."""
-    device, precision = resolve_device(config.train)
     trainer = Trainer(config, resume=False)
+    device, precision = trainer.device, trainer.precision
     parameters = sum(p.numel() for p in trainer.model.parameters())
     plan = trainer.batches.plan(0)
     longest = max(range(len(plan)), key=lambda i: int(trainer.batches.target.lengths[plan[i]].max()))
@@ -99,14 +100,15 @@ def _trial(config: RunConfig, corpus: PreparedCorpus) -> list[Finding]:
             total += trainer.try_batch(common)
             seconds += time.perf_counter() - started
     except (RuntimeError, MemoryError) as error:
-        if "memory" not in str(error).lower():
+        if not out_of_memory(error):
             raise
         raise TrainingError(
-            f"the longest batch does not fit into memory: lower train.batch_tokens ({config.train.batch_tokens})"
+            f"the longest batch does not fit into memory: lower train.batch_tokens ({trainer.config.train.budget})"
         ) from None
     rate = total / seconds
     tokens = sum(corpus.manifest["tokens"].values()) + 2 * corpus.manifest["splits"]["train"]
-    updates = len(plan) / config.train.accumulate
+    batches = trainer.batches.epoch_batches()
+    updates = batches / config.train.accumulate
     hours = config.train.max_steps / updates * tokens / rate / 3600
     return [
         Finding("model", f"{parameters / 1e6:.1f} M parameters on {device.type} in {precision}"),
@@ -115,7 +117,7 @@ def _trial(config: RunConfig, corpus: PreparedCorpus) -> list[Finding]:
         ),
         Finding(
             "epoch",
-            f"{len(plan):,} batches; train.max_steps {config.train.max_steps:,} is {config.train.max_steps / updates:.1f} epochs",
+            f"{batches:,.0f} batches; train.max_steps {config.train.max_steps:,} is {config.train.max_steps / updates:.1f} epochs",
         ),
         Finding(
             "speed", f"about {rate:,.0f} tokens/s (source and target), so about {hours:.1f} hours without validation"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from nmt.config import Section
+from nmt.config import Section, expected
+from nmt.errors import ConfigError
 from nmt.model.config import ModelConfig
 
 
@@ -42,7 +43,13 @@ class TrainConfig(Section):
     """How long to train and on how much at a time."""
 
     max_steps: int = Field(10_000, ge=1, description="optimiser updates")
-    batch_tokens: int = Field(8192, ge=16, description="source and target subwords of a batch, padding included")
+    batch_tokens: Annotated[
+        Annotated[int, Field(ge=16)] | Literal["auto"], expected("a whole number, 16 at least, or auto")
+    ] = Field(
+        8192,
+        description="source and target subwords of a batch, padding included; auto: the largest that fits into memory, found when the "
+        "run is begun",
+    )
     pairs: int | None = Field(None, ge=1, description="train on the first N pairs of the corpus only; all by default")
     subword_sampling: float = Field(
         0.0,
@@ -62,6 +69,13 @@ class TrainConfig(Section):
     )
     save_every: int = Field(500, ge=1, description="steps between checkpoints")
     keep: int = Field(3, ge=1, description="latest checkpoints that are kept, beside the best")
+
+    @property
+    def budget(self) -> int:
+        """`batch_tokens` as a number; raise `ConfigError` while it is still to be found."""
+        if self.batch_tokens == "auto":
+            raise ConfigError("train.batch_tokens: auto is found by training; a number is needed here")
+        return self.batch_tokens
 
 
 class ValidationConfig(Section):

@@ -7,11 +7,17 @@ import json
 import os
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from torch import Tensor
+
 from nmt.errors import TrainingError
 from nmt.progress import progress
+
+_PIXELS = 12  # a side of a cell in the picture of the attention
 
 
 class Journal:
@@ -46,10 +52,28 @@ class Journal:
                     if isinstance(value, int | float):
                         self._board.add_scalar(f"{kind}/{name}", value, step)
         except OSError as error:
-            raise TrainingError(
-                f"{self._path}: could not be written ({error.strerror or error}); the checkpoints are intact: free some space "
-                "and run the same command again"
-            ) from None
+            raise self._full(error) from None
+
+    def show(self, step: int, samples: Sequence[Sequence[str]], attention: Tensor | None) -> None:
+        """Put samples (source, reference, translation), and the attention (T, S) of the first, on the board."""
+        if self._board is None:
+            return
+        for number, texts in enumerate(samples, start=1):
+            named = zip(("source", "reference", "translation"), texts, strict=True)
+            self._board.add_text(f"samples/{number}", "\n\n".join(f"{name}: {text}" for name, text in named), step)
+        if attention is not None:
+            grey = np.uint8(255) - (255 * attention.clamp(0, 1).numpy()).astype(np.uint8)
+            self._board.add_image("attention/sample 1", grey.repeat(_PIXELS, 0).repeat(_PIXELS, 1)[None], step)
+
+    def flush(self) -> None:
+        """Bring everything written so far to the disk; a full one is a `TrainingError`."""
+        try:
+            self._log.flush()
+            os.fsync(self._log.fileno())
+            if self._board is not None:
+                self._board.flush()
+        except OSError as error:
+            raise self._full(error) from None
 
     def advance(self, step: int, message: str) -> None:
         """Move the progress line to `step`; without a terminal, print a line with the time left instead."""
@@ -64,6 +88,12 @@ class Journal:
     def say(self, message: str) -> None:
         """Print a line above the progress line."""
         self.bar.write(message, file=sys.stderr)
+
+    def _full(self, error: OSError) -> TrainingError:
+        return TrainingError(
+            f"{self._path}: could not be written ({error.strerror or error}); the checkpoints are intact: free some space "
+            "and run the same command again"
+        )
 
     def close(self) -> None:
         """Close everything; what could not be written by now has been reported by `write`."""
@@ -82,6 +112,12 @@ class Silence(Journal):
         pass
 
     def write(self, step: int, kind: str, values: dict[str, Any]) -> None:
+        """Nothing."""
+
+    def show(self, step: int, samples: Sequence[Sequence[str]], attention: Tensor | None) -> None:
+        """Nothing."""
+
+    def flush(self) -> None:
         """Nothing."""
 
     def advance(self, step: int, message: str) -> None:

@@ -7,7 +7,6 @@ from torch import Tensor, nn
 
 from nmt.model.dropout import keyed, mixed
 from nmt.model.seq2seq import Seq2Seq
-from nmt.text.tokenizer import PAD
 from nmt.training.config import OptimizerConfig
 from nmt.training.loss import disagreement, smoothed_cross_entropy
 
@@ -20,18 +19,19 @@ class Objective(nn.Module):
         self.model, self.smoothing, self.agree = model, config.label_smoothing, config.r_drop
 
     def forward(
-        self, source: Tensor, lengths: Tensor, target: Tensor, labels: Tensor, keys: Tensor
+        self, source: Tensor, lengths: Tensor, target: Tensor, labels: Tensor, places: Tensor, keys: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Sums over the batch of the loss, which is differentiable, and of the negative log likelihood (nats).
 
-        The first four are those of a `Batch`; `keys` (B,) say the dropout masks (`keyed`).
+        The first five are those of a `Batch`; `keys` (B,) say the dropout masks (`keyed`).
         """
+        labels = labels.flatten()[places]  # (N,)
         if self.agree:  # every sentence twice, with two dropout masks
+            places = torch.cat((places, places + target.numel()))
             source, lengths, target, labels = (torch.cat((x, x)) for x in (source, lengths, target, labels))
             keys = torch.cat((keys, mixed(keys + 1)))
         with keyed(keys):
             vectors = self.model(source, lengths, target)  # (B, T, E)
-        real = labels != PAD
-        logits = self.model.logits(vectors[real])  # (N, V)
-        loss, nll = smoothed_cross_entropy(logits, labels[real], self.smoothing)
+        logits = self.model.logits(vectors.flatten(0, 1)[places])  # (N, V)
+        loss, nll = smoothed_cross_entropy(logits, labels, self.smoothing)
         return (loss / 2 + self.agree * disagreement(logits) / 2, nll / 2) if self.agree else (loss, nll)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import os
 import signal
@@ -15,27 +14,26 @@ from functools import partial
 from types import FrameType
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.parallel import DistributedDataParallel
 
-import nmt.config
 from nmt.corpus.store import PreparedCorpus
 from nmt.errors import CheckpointError, ConfigError, TrainingError
-from nmt.model.dropout import sentence_keys
 from nmt.model.seq2seq import Seq2Seq
-from nmt.training.batches import Batch, TrainingBatches
+from nmt.training import fit, run_folder
+from nmt.training.batches import Batch, training_batches
 from nmt.training.checkpoint import Checkpoints, pack_optimizer, unpack_optimizer
-from nmt.training.config import RunConfig, TrainConfig
+from nmt.training.config import RunConfig
 from nmt.training.health import HealthRecorder
 from nmt.training.journal import Journal, Silence
+from nmt.training.loader import Loader
+from nmt.training.machine import memory_in_use
 from nmt.training.objective import Objective
 from nmt.training.optim import MovingAverage, learning_rate, make_optimizer
-from nmt.training.validation import Validation, Validator
+from nmt.training.update import Gradients, Meter, keep_rejected
+from nmt.training.validation import Validator
 from nmt.training.world import ALONE, World
 
-RESOLVED = "config.yaml"
 _SKIPS = 5  # updates in a row that may be left out because their gradient is no number
 
 
@@ -49,23 +47,12 @@ class Progress:
 
     step: int = 0
     epoch: int = 0
-    position: int = 0
+    window: int = 0  # of the epoch
+    position: int = 0  # in the window
     best: float | None = None
     since_best: int = 0
     halvings: int = 0  # of the learning rate, by the plateau schedule
     history: list[dict[str, float]] = field(default_factory=list)  # step, loss, BLEU of each validation
-
-
-@dataclass
-class _Meter:
-    """Sums since the last line of the log."""
-
-    loss: float = 0.0
-    nll: float = 0.0
-    tokens: int = 0
-    total: int = 0
-    norm: float = 0.0
-    since: float = field(default_factory=time.perf_counter)
 
 
 class Trainer:
@@ -77,35 +64,45 @@ class Trainer:
         """Open the corpus, build the model, and go back to the last checkpoint where the run folder holds one.
 
         Without `resume` the run folder is neither read nor made: for a trial. A `model` is trained in the place of the configured one.
-        Every process of a `world` makes a trainer; the weights follow from the configuration, not from how many they are.
+        Every process of a `world` makes a trainer; the weights follow from the configuration, not from how many they are. What the
+        configuration leaves to `auto` is settled here, once for a run.
         """
-        self.config, self.world = config, world
+        self.world = world
         self.corpus = PreparedCorpus.open(config.corpus)
-        self.device, self.precision = resolve_device(config.train)
-        self.device = self.world.device(self.device.type)
+        self.checkpoints = Checkpoints(config.run, config.train.keep)
+        begun = resume and bool(self.checkpoints.steps())
+        settled = run_folder.settle(config, world, begun)
+        self.device = self.world.device(settled.train.device)
         # oneDNN keeps 1,024 compiled kernels, one for each shape of a batch; a tenth is as fast and saves hundreds of megabytes.
         os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "100")
-        if config.train.threads:
-            torch.set_num_threads(config.train.threads)
+        if settled.train.threads:
+            torch.set_num_threads(settled.train.threads)
         torch.manual_seed(config.seed)
         vocabulary = self.corpus.manifest["vocabulary"]
         if config.model.tie_embeddings == "all" and not self.corpus.joint:
             raise ConfigError("model.tie_embeddings: all needs tokenizer.joint: true in the recipe (or choose output)")
         model = model or Seq2Seq(config.model, vocabulary["source"], vocabulary["target"])
         self.model = model.to(self.device)
-        self.batches = TrainingBatches(
-            self.corpus, config.train.batch_tokens, config.seed, config.train.pairs, config.train.subword_sampling
-        )
-        self.validator = Validator(self.corpus, config, self.batches)
+        self.health = HealthRecorder(self.model, config.train.health_every, config.optimizer.clip_norm)
+        objective = Objective(self.model, config.optimizer)
+        self.config = fit.sized(settled, self.corpus, objective, self.device, world)
+        self.batches = training_batches(self.corpus, self.config)
+        self.validator = Validator(self.corpus, self.config, self.batches)
         self.optimizer = make_optimizer(self.model, config.optimizer)
         self.average = MovingAverage(self.model, config.optimizer.ema_decay)
-        self.checkpoints = Checkpoints(config.run, config.train.keep)
-        self.health = HealthRecorder(self.model, config.train.health_every, config.optimizer.clip_norm)
         self.progress = Progress()
         self._stop = False
         if resume:
-            self._resume()
-        self.objective = self.world.wrap(Objective(self.model, config.optimizer), self.device)
+            self._resume(config)
+        self.gradients = Gradients(
+            self.config, self.world.wrap(objective, self.device), self.device, self.world, self.health
+        )
+        self._epochs = 0.0  # done, for the log
+
+    @property
+    def precision(self) -> str:
+        """fp32 or bf16."""
+        return self.config.train.precision
 
     # --- the loop ---------------------------------------------------------------------------------------------------
 
@@ -114,17 +111,18 @@ class Trainer:
         settings, progress = self.config.train, self.progress
         self.world.wait()  # before the leader changes anything in the run folder, all have read it
         journal = (Journal if self.world.leads else Silence)(self.config.run, progress.step, settings.max_steps)
-        meter = _Meter()
         self.model.train()
         try:
-            with self._signals():
+            place = (progress.epoch, progress.window, progress.position)
+            with self._signals(), Loader(self.batches, place) as loader:
+                meter = Meter()
                 while progress.step < settings.max_steps and not self._exhausted():
-                    self._update(meter)
+                    self._update(loader, meter)
                     step = progress.step
                     self.health.report(step, journal)
                     if step % settings.log_every == 0 or step == settings.max_steps:
                         self._log(journal, meter)
-                        meter = _Meter()
+                        meter = Meter()
                     last = step == settings.max_steps
                     validated = step % self.config.validation.every == 0 or last
                     if validated:
@@ -133,31 +131,31 @@ class Trainer:
                         meter.since += time.perf_counter() - before  # the rate is that of training
                     stop = self.world.any(self._stop)
                     if step % settings.save_every == 0 or last or stop or (validated and self._improved()):
-                        self._save()
+                        self._save(journal)
                     if stop:
                         raise Interrupted(f"stopped at step {step}, saved; the same command goes on from there")
-            if self._exhausted():
-                if meter.total:
-                    self._log(journal, meter)
-                journal.say(
-                    f"no better for {self.config.validation.patience} validations: stopped at step {progress.step}"
-                )
-                self._save()
+                if self._exhausted():
+                    if meter.total:
+                        self._log(journal, meter)
+                    journal.say(
+                        f"no better for {self.config.validation.patience} validations: stopped at step {progress.step}"
+                    )
+                    self._save(journal)
         finally:
             journal.close()
         return progress
 
-    def _update(self, meter: _Meter) -> None:
+    def _update(self, loader: Loader, meter: Meter) -> None:
         """One optimiser update; batches whose gradient is no number are left out, a few times in a row."""
+        progress = self.progress
         for skipped in range(1, _SKIPS + 2):
-            batches = [self._next_batch() for _ in range(self.config.train.accumulate)]
-            norm = self._gradients(batches, meter)
+            batches = [self._next_batch(loader) for _ in range(self.config.train.accumulate)]
+            norm = self.gradients.compute(batches, progress.step + 1, meter)
             if math.isfinite(norm):  # so it is in every process, or in none
                 break
             self.optimizer.zero_grad(set_to_none=True)
             self._reject(batches, skipped)
         self.health.clipped(norm)
-        progress = self.progress
         progress.step += 1
         for group in self.optimizer.param_groups:
             group["lr"] = self._rate()
@@ -166,68 +164,28 @@ class Trainer:
         self.average.update(progress.step)
         meter.norm = norm
 
-    def _gradients(self, batches: list[Batch], meter: _Meter) -> float:
-        """The gradients of an update, normalised by its number of target tokens and clipped; their norm before that."""
-        tokens, loss_sum, nll_sum = sum(batch.tokens for batch in batches), 0.0, 0.0
-        with self.health.watching(self.progress.step + 1):
-            for number, batch in enumerate(batches):
-                with self._summing(last=number == len(batches) - 1):
-                    loss, nll = self._loss(batch, number)
-                    torch.autograd.backward(loss * (self.world.size / tokens))  # the processes' gradients are averaged
-                loss_sum, nll_sum = loss_sum + float(loss.detach()), nll_sum + float(nll)
-        norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.optimizer.clip_norm))
-        if math.isfinite(norm):
-            meter.loss, meter.nll = meter.loss + loss_sum, meter.nll + nll_sum
-            meter.tokens, meter.total = meter.tokens + tokens, meter.total + sum(batch.total for batch in batches)
-        return norm
-
     def _reject(self, batches: list[Batch], times: int) -> None:
         """Keep the sentences of an update that is left out for inspection; raise `TrainingError` when there are too many in a row."""
-        step, path = self.progress.step + 1, self.config.run / "rejected.jsonl"
+        step, path = self.progress.step + 1, ""
         if self.world.leads:
-            decode = self.corpus.source_tokenizer.decode, self.corpus.target_tokenizer.decode
-            with path.open("a", encoding="utf-8") as file:
-                for batch in batches:
-                    for source, target in zip(batch.source.tolist(), batch.target.tolist(), strict=True):
-                        pair = {"step": step, "source": decode[0](source), "target": decode[1](target)}
-                        file.write(json.dumps(pair, ensure_ascii=False) + "\n")
+            path = f"the sentences are in {keep_rejected(self.config.run, self.corpus, batches, step)}"
         if times > _SKIPS:
             raise TrainingError(
                 f"step {step}: the loss or its gradient is not finite, {times} times in a row; the last checkpoint is step "
-                f"{(self.checkpoints.steps() or [0])[-1]}, the sentences are in {path}: lower optimizer.lr or clip_norm, or set "
-                "train.precision: fp32"
+                f"{(self.checkpoints.steps() or [0])[-1]}, {path}: lower optimizer.lr or clip_norm, or set train.precision: fp32"
             )
         if self.world.leads:
-            print(f"step {step}: the gradient is not finite: left out, its sentences are in {path}", file=sys.stderr)
-
-    def _summing(self, last: bool) -> contextlib.AbstractContextManager[None]:
-        """Gradients are summed over the processes once an update, while those of its last batch are computed."""
-        if isinstance(self.objective, DistributedDataParallel) and not last:
-            return self.objective.no_sync()
-        return contextlib.nullcontext()
-
-    def _loss(self, batch: Batch, number: int = 0) -> tuple[Tensor, Tensor]:
-        """Sums of the loss and of the negative log likelihood over this process's part of batch `number` of an update."""
-        part = batch.share(self.world.rank, self.world.size).to(self.device)
-        seed = np.random.default_rng((self.config.seed, self.progress.step, number)).integers(2**32)
-        keys = sentence_keys(int(seed), part.numbers)
-        with self._autocast():
-            loss, nll = self.objective(part.source, part.source_lengths, part.target, part.labels, keys)
-        return loss, nll
+            print(f"step {step}: the gradient is not finite: left out, {path}", file=sys.stderr)
 
     def try_batch(self, batch: Batch) -> int:
         """Take a batch forward and backward without updating anything; return its number of tokens."""
-        torch.autograd.backward(self._loss(batch)[0])
-        self.optimizer.zero_grad(set_to_none=True)
+        self.gradients.attempt(batch)
         return batch.total
 
-    def _next_batch(self) -> Batch:
-        progress = self.progress
-        if progress.position >= len(self.batches.plan(progress.epoch)):
-            progress.epoch, progress.position = progress.epoch + 1, 0
-        batch = self.batches.batch(progress.epoch, progress.position)
-        progress.position += 1
-        return batch
+    def _next_batch(self, loader: Loader) -> Batch:
+        loaded, progress = loader.next(), self.progress
+        (progress.epoch, progress.window, progress.position), self._epochs = loaded.after, loaded.epochs
+        return loaded.batch
 
     def _rate(self) -> float:
         return learning_rate(
@@ -241,25 +199,30 @@ class Trainer:
     def _improved(self) -> bool:
         return self.progress.since_best == 0
 
-    def _log(self, journal: Journal, meter: _Meter) -> None:
+    def _log(self, journal: Journal, meter: Meter) -> None:
+        loss, nll = self.world.sums(float(meter.loss), float(meter.nll))
         seconds = time.perf_counter() - meter.since
         rate = meter.total / seconds
-        progress = self.progress
-        loss, nll = self.world.sums(meter.loss, meter.nll)
+        memory = memory_in_use(self.device) / 1e9
         values = {
-            "epoch": round(progress.epoch + progress.position / len(self.batches.plan(progress.epoch)), 3),
+            "epoch": round(self._epochs, 3),
             "loss": round(loss / max(1, meter.tokens), 4),
             "nll": round(nll / max(1, meter.tokens), 4),
             "lr": self._rate(),
             "gradient_norm": round(meter.norm, 4),
             "tokens_per_second": round(rate, 1),
+            "memory_gb": round(memory, 3),
+            "seconds": round(seconds, 3),
         }
-        journal.write(progress.step, "train", values)
-        journal.advance(progress.step, f"loss {values['loss']:.3f}, {rate:,.0f} tokens/s, epoch {values['epoch']:.2f}")
+        step = self.progress.step
+        journal.write(step, "train", values)
+        journal.advance(
+            step, f"loss {values['loss']:.3f}, {rate:,.0f} tokens/s, {memory:.1f} GB, epoch {values['epoch']:.2f}"
+        )
 
     def _validate(self, journal: Journal) -> None:
         progress = self.progress
-        result = self.validator.run(self.average.model, self._autocast(), self.world)
+        result = self.validator.run(self.average.model, self.gradients.autocast(), self.world)
         value = result.bleu.score if self.config.validation.metric == "bleu" else -result.loss
         better = progress.best is None or value > progress.best
         progress.best = value if better else progress.best
@@ -267,7 +230,9 @@ class Trainer:
         if progress.since_best and progress.since_best % self.config.optimizer.plateau_patience == 0:
             progress.halvings += 1
         progress.history.append({"step": progress.step, "loss": result.loss, "bleu": result.bleu.score})
-        journal.write(progress.step, "validation", _record(result))
+        journal.write(progress.step, "validation", result.record())
+        if self.world.leads and result.samples:
+            journal.show(progress.step, result.samples, self.validator.attention(self.average.model, result.samples[0]))
         journal.say(
             f"step {progress.step}: validation loss {result.loss:.4f} (training pairs {result.train_loss:.4f}), {result.bleu}, "
             f"chrF2 {result.chrf.score:.2f}{' *best*' if better else ''} [{result.seconds:.0f} s]"
@@ -275,9 +240,10 @@ class Trainer:
 
     # --- state ------------------------------------------------------------------------------------------------------
 
-    def _save(self) -> None:
+    def _save(self, journal: Journal) -> None:
         if not self.world.leads:
             return
+        journal.flush()  # so that what is resumed from here has no gap before it
         tensors: dict[str, Tensor] = {f"model.{name}": p.detach() for name, p in self.model.named_parameters()}
         if self.average.decay:
             tensors |= {f"ema.{name}": p.detach() for name, p in self.average.model.named_parameters()}
@@ -290,16 +256,13 @@ class Trainer:
             self.checkpoints.mark_best(self.progress.step)
         self.checkpoints.prune()
 
-    def _resume(self) -> None:
-        run = self.config.run
-        if self.checkpoints.steps():
-            self._check_unchanged()
+    def _resume(self, asked: RunConfig) -> None:
         say: Callable[[str], None] = partial(print, file=sys.stderr) if self.world.leads else lambda line: None
         if latest := self.checkpoints.load_latest(self.device, say):
             step, tensors, state = latest
             if state.get("corpus") != self._corpus_hash():
                 raise CheckpointError(
-                    f"{self.config.corpus}: changed since {run} was begun: train into another run folder"
+                    f"{self.config.corpus}: changed since {self.config.run} was begun: train into another run folder"
                 )
             try:
                 self._restore(tensors, state["progress"])
@@ -308,15 +271,10 @@ class Trainer:
                     f"{self.checkpoints.path(step)}: not a checkpoint of this model ({error}); remove this folder and run "
                     "again to go on from the one before"
                 ) from None
-        if not self.world.leads:
-            return
-        unfinished = run / f".{RESOLVED}"
-        try:
-            run.mkdir(parents=True, exist_ok=True)
-            unfinished.write_text(nmt.config.dump(self.config), encoding="utf-8")
-            unfinished.replace(run / RESOLVED)  # never half a file: resuming reads it
-        except OSError as error:
-            raise TrainingError(f"{run}: cannot be written to ({error.strerror or error}): see to the folder") from None
+            for change in run_folder.changes(asked):
+                say(f"going on from step {step} with another value of {change}")
+        if self.world.leads:
+            run_folder.record(asked, self.config, self.world, self.progress.step >= asked.train.max_steps)
 
     def _restore(self, tensors: dict[str, Tensor], progress: dict[str, Any]) -> None:
         """Put model, average, optimiser and progress back to what `_save` stored; random numbers follow from seed and step."""
@@ -326,26 +284,6 @@ class Trainer:
         unpack_optimizer(self.model, self.optimizer, tensors)
         self.progress = Progress(**progress)
 
-    def _check_unchanged(self) -> None:
-        """What a checkpoint's tensors or the order of batches depend on must be what it was; the rest may change."""
-        path = self.config.run / RESOLVED
-        before = nmt.config.load(RunConfig, path)
-        keys = [key for key in ("seed", "model") if getattr(before, key) != getattr(self.config, key)]
-        keys += [
-            f"train.{name}"
-            for name in ("batch_tokens", "pairs", "subword_sampling")
-            if getattr(before.train, name) != getattr(self.config.train, name)
-        ]
-        if bool(before.optimizer.ema_decay) != bool(self.config.optimizer.ema_decay):
-            keys.append("optimizer.ema_decay")
-        if before.validation.metric != self.config.validation.metric:  # the best so far is a value of the former
-            keys.append("validation.metric")
-        if keys:
-            raise CheckpointError(
-                f"{path}: this run was begun with other values of {', '.join(keys)}: put them back, or give another run folder "
-                "(--set run=...)"
-            )
-
     def _load(self, model: Seq2Seq, prefix: str, tensors: dict[str, Tensor]) -> None:
         with torch.no_grad():
             for name, parameter in model.named_parameters():
@@ -353,9 +291,6 @@ class Trainer:
 
     def _corpus_hash(self) -> str:
         return str(self.corpus.manifest["content_hash"])
-
-    def _autocast(self) -> contextlib.AbstractContextManager[Any]:
-        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16")
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
@@ -372,28 +307,3 @@ class Trainer:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-
-
-def resolve_device(config: TrainConfig) -> tuple[torch.device, str]:
-    """The device and the precision (fp32 or bf16) that the configuration asks for or that `auto` comes to here."""
-    if config.device == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("train.device: cuda, but PyTorch sees no GPU here (set train.device: cpu or auto)")
-    cuda = config.device == "cuda" or (config.device == "auto" and torch.cuda.is_available())
-    device = torch.device("cuda" if cuda else "cpu")
-    if config.precision != "auto":
-        return device, config.precision
-    fast = torch.cuda.is_bf16_supported() if cuda else bool(torch.cpu._is_avx512_bf16_supported())
-    return device, "bf16" if fast else "fp32"
-
-
-def _record(result: Validation) -> dict[str, Any]:
-    return {
-        "loss": round(result.loss, 5),
-        "train_loss": round(result.train_loss, 5),
-        "bleu": result.bleu.score,
-        "bleu_signature": result.bleu.signature,
-        "chrf": result.chrf.score,
-        "chrf_signature": result.chrf.signature,
-        "seconds": round(result.seconds, 1),
-        "samples": [list(sample) for sample in result.samples],
-    }

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from nmt.corpus.store import PreparedCorpus
 from nmt.evaluation.scores import Score, score
 from nmt.inference.bundle import ModelInfo, architecture
 from nmt.inference.translator import Translator, Vocabularies
 from nmt.inference.types import DecodeOptions
+from nmt.model.capture import capture
 from nmt.model.seq2seq import Seq2Seq
 from nmt.text.normalize import normalize
 from nmt.training.batches import Batch, TrainingBatches, ordered_batches
@@ -33,6 +37,19 @@ class Validation:
     samples: tuple[tuple[str, str, str], ...]  # (source, reference, translation)
     seconds: float
 
+    def record(self) -> dict[str, Any]:
+        """What the log keeps of it."""
+        return {
+            "loss": round(self.loss, 5),
+            "train_loss": round(self.train_loss, 5),
+            "bleu": self.bleu.score,
+            "bleu_signature": self.bleu.signature,
+            "chrf": self.chrf.score,
+            "chrf_signature": self.chrf.signature,
+            "seconds": round(self.seconds, 1),
+            "samples": [list(sample) for sample in self.samples],
+        }
+
 
 class Validator:
     """Holds the validation split of a corpus, and as many training pairs, ready to judge a model again and again."""
@@ -43,7 +60,7 @@ class Validator:
         source = corpus.source_tokenizer.encode([normalize(pair[0]) for pair in self.pairs])
         target = corpus.target_tokenizer.encode([normalize(pair[1]) for pair in self.pairs])
         longest = max(len(a) + len(b) + 2 for a, b in zip(source, target, strict=True))
-        budget = max(longest, config.train.batch_tokens)
+        budget = max(longest, config.train.budget)
         self._batches = list(ordered_batches(source, target, budget))
         self._seen = list(ordered_batches(*training.sample(len(source)), budget))
 
@@ -55,8 +72,8 @@ class Validator:
         with torch.inference_mode(), autocast:
             for batch in (item.to(model.device) for item in batches[world.rank :: world.size]):
                 vectors = model(batch.source, batch.source_lengths, batch.target)
-                real = batch.labels != 0
-                nll = smoothed_cross_entropy(model.logits(vectors[real]), batch.labels[real], 0.0)[1]
+                logits = model.logits(vectors.flatten(0, 1)[batch.places])
+                nll = smoothed_cross_entropy(logits, batch.labels.flatten()[batch.places], 0.0)[1]
                 total, tokens = total + float(nll), tokens + batch.tokens
         total, tokens_of_all = world.sums(total, tokens)
         return total / tokens_of_all
@@ -80,3 +97,15 @@ class Validator:
         samples = tuple((*pair, text) for pair, text in list(zip(pairs, texts, strict=True))[:3])
         model.train(training)
         return Validation(loss, train_loss, bleu, chrf, samples, time.perf_counter() - started)
+
+    def attention(self, model: Seq2Seq, sample: Sequence[str]) -> Tensor | None:
+        """The weights (T, S) of the top attention, a mean over its heads, in a sample (source, reference, translation); None for a decoder
+        that shows none."""
+        tokenizers = self._corpus.source_tokenizer, self._corpus.target_tokenizer
+        (source,), (target,) = (
+            tokenizer.encode([normalize(text)]) for tokenizer, text in zip(tokenizers, sample[::2], strict=True)
+        )
+        try:
+            return capture(model, source, target).attention[-1].float().cpu()
+        except NotImplementedError:
+            return None

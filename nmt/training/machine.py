@@ -1,0 +1,90 @@
+"""What a run goes on: versions, processor, memory. Read from the system, for the record of a run and for what `auto` comes to."""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+import numpy
+import sacrebleu
+import sentencepiece
+import torch
+
+import nmt
+
+_PROCESS, _MACHINE, _GROUP = Path("/proc/self"), Path("/proc/meminfo"), Path("/sys/fs/cgroup")
+
+
+def versions() -> dict[str, str]:
+    """Of everything that a model's weights and scores depend on."""
+    return {
+        "strata-nmt": nmt.__version__,
+        "torch": torch.__version__,
+        "numpy": numpy.__version__,
+        "sentencepiece": sentencepiece.__version__,
+        "sacrebleu": sacrebleu.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def machine() -> dict[str, Any]:
+    """System, processor, cores, memory, GPUs."""
+    found: dict[str, Any] = {
+        "system": platform.platform(),
+        "processor": processor(),
+        "cores": os.cpu_count() or 1,
+        "memory GB": round(_kilobytes(_MACHINE, "MemTotal") / 1e6, 1),
+    }
+    if torch.cuda.is_available():
+        found["GPUs"] = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return found
+
+
+def processor() -> str:
+    """Its name, as far as the system tells."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def memory_in_use(device: torch.device) -> int:
+    """Bytes of this process on the CPU, page cache of mapped files aside, or the most that it had on a GPU since it was last asked;
+    0 where the system does not tell."""
+    if device.type == "cuda":
+        most = torch.cuda.max_memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        return most
+    return 1024 * _kilobytes(_PROCESS / "status", "RssAnon")
+
+
+def free_memory() -> int:
+    """Bytes that processes can still take: of the machine, or of the control group that it is divided into; 0 where it is unknown."""
+    free = 1024 * _kilobytes(_MACHINE, "MemAvailable")
+    try:
+        limit, used = ((_GROUP / name).read_text().strip() for name in ("memory.max", "memory.current"))
+        return min(free, int(limit) - int(used)) if limit.isdecimal() else free
+    except (OSError, ValueError):
+        return free
+
+
+def _kilobytes(path: Path, key: str) -> int:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith(f"{key}:")), 0)
+
+
+def memory_peak(reset: bool = False) -> int:
+    """The most bytes that this process had resident since the last `reset` (of Linux; 0 where the system does not tell)."""
+    if reset:
+        try:
+            (_PROCESS / "clear_refs").write_text("5")
+        except OSError:
+            return 0
+    return 1024 * _kilobytes(_PROCESS / "status", "VmHWM")
