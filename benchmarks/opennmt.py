@@ -22,7 +22,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 from transformer import moses_of
@@ -31,6 +31,7 @@ from nmt.corpus.store import PreparedCorpus
 from nmt.errors import NMTError, TrainingError
 from nmt.evaluation.evaluate import TestSet, evaluate
 from nmt.text.normalize import normalize
+from nmt.text.tokenizer import Tokenizer
 
 CHECKPOINTS = 4  # kept in a run
 
@@ -38,6 +39,11 @@ CHECKPOINTS = 4  # kept in a run
 def write_pieces(path: Path, sentences: Iterable[Sequence[str]]) -> None:
     """One sentence a line, pieces with spaces between them."""
     path.write_text("".join(f"{' '.join(pieces)}\n" for pieces in sentences), encoding="utf-8")
+
+
+def vocabulary(tokenizer: Tokenizer) -> list[str]:
+    """All subwords after our specials: the peers add their own."""
+    return tokenizer.pieces(range(4, len(tokenizer)))
 
 
 def write_data(corpus: PreparedCorpus, folder: Path) -> None:
@@ -49,8 +55,9 @@ def write_data(corpus: PreparedCorpus, folder: Path) -> None:
         for split in ("validation", "test"):
             texts = [normalize(pair[side == "target"]) for pair in corpus.pairs(split)]
             write_pieces(folder / f"{split}.{side}", map(tokenizer.pieces, tokenizer.encode(texts)))
-        names = tokenizer.pieces(range(4, len(tokenizer)))  # after our specials; it adds its own
-        (folder / f"{side}.vocab").write_text("".join(f"{name}\t1\n" for name in names), encoding="utf-8")
+        (folder / f"{side}.vocab").write_text(
+            "".join(f"{name}\t1\n" for name in vocabulary(tokenizer)), encoding="utf-8"
+        )
 
 
 def settings(options: argparse.Namespace, folder: Path, steps: int, joint: bool) -> dict[str, Any]:
@@ -105,12 +112,12 @@ def settings(options: argparse.Namespace, folder: Path, steps: int, joint: bool)
     }
 
 
-def call(tool: Path, arguments: Sequence[str], log: Path) -> None:
+def call(tool: Path, arguments: Sequence[str], log: Path, environment: dict[str, str] | None = None) -> None:
     """Run one of its tools, its output appended to `log`; raise `TrainingError` with the last line when it fails."""
-    environment = os.environ | {"TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "1"}
+    settings = os.environ | {"TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "1"} | (environment or {})
     try:
         with log.open("ab") as output:
-            status = subprocess.run([str(tool), *arguments], stdout=output, stderr=output, env=environment).returncode
+            status = subprocess.run([str(tool), *arguments], stdout=output, stderr=output, env=settings).returncode
     except OSError as error:
         raise TrainingError(f"{tool}: {error.strerror}: install it with benchmarks/peers.sh") from None
     if status:
@@ -138,17 +145,34 @@ def train(options: argparse.Namespace, corpus: PreparedCorpus, folder: Path) -> 
     call(options.peer / "bin" / "onmt_train", ["--config", str(folder / "config.yaml"), *resume], folder / "train.log")
 
 
+class Report(NamedTuple):
+    """A line of its log: the update, the pairs since the line before, target tokens and pairs of a batch, tokens a second."""
+
+    step: int
+    pairs: int
+    batch_target: int
+    batch_pairs: int
+    source_rate: int
+    target_rate: int
+
+
+def reports(log: str) -> list[Report]:
+    """The lines of its log that tell of updates."""
+    line = r"Step *(\d+)/ *\d+;.*?sents: *(\d+); bsz: *\d+/ *(\d+)/ *(\d+); *(\d+)/ *(\d+) tok/s"
+    return [Report(*map(int, found)) for found in re.findall(line, log)]
+
+
 def trained_on(log: str) -> dict[str, Any]:
     """Parameters, updates, pairs and rate, from the log's last run."""
-    lines = re.findall(r"Step (\d+)/ *\d+;.*?sents: *(\d+);.*?bsz: *(\d+)/ *(\d+)/.*?; *(\d+)/ *(\d+) tok/s", log)
+    lines = reports(log)
     parameters = re.findall(r"number of parameters: (\d+)", log)
     if not lines or not parameters:
         raise TrainingError("its log tells no updates: did it train?")
     return {
         "parameters": int(parameters[-1]),
-        "updates": int(lines[-1][0]),
-        "pairs trained on": sum(int(line[1]) for line in lines),
-        "tokens a second": statistics.median(int(line[4]) + int(line[5]) for line in lines),
+        "updates": lines[-1].step,
+        "pairs trained on": sum(line.pairs for line in lines),
+        "tokens a second": statistics.median(line.source_rate + line.target_rate for line in lines),
     }
 
 

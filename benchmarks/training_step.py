@@ -1,6 +1,7 @@
 """One training step on a CPU core: its rate, and what two choices in it bring.
 
     python benchmarks/training_step.py                              about two minutes
+    python benchmarks/training_step.py --heap                       what it brings not to give memory back between updates
     python benchmarks/training_step.py general-en-de --set train.batch_tokens=4096 --steps 20
 
 Prints the median tokens a second (source and target, no padding) of a configuration's whole update, then the time of the attention and
@@ -14,6 +15,7 @@ import argparse
 import contextlib
 import platform
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -28,6 +30,7 @@ from nmt.config import find_shipped, load
 from nmt.errors import NMTError
 from nmt.model.attention import DotAttention
 from nmt.training import loss
+from nmt.training import trainer as trainer_module
 from nmt.training.config import RunConfig
 from nmt.training.loader import Loader
 from nmt.training.trainer import Trainer
@@ -105,6 +108,23 @@ def cross_entropy(tokens: int, vocabulary: int) -> list[float]:
     return timed(run, run_whole)
 
 
+def heap(arguments: list[str], rounds: int = 3) -> int:
+    """Tokens a second with a heap that is kept and with one that is given back, in processes of their own, which take turns."""
+    found: dict[str, list[float]] = {"kept": [], "given back": []}
+    for _ in range(rounds):
+        for how, rates in found.items():
+            command = [sys.executable, __file__, *(item for item in arguments if item != "--heap"), "--rate", how]
+            done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+            if done.returncode:
+                return done.returncode
+            rates.append(float(done.stdout))
+    kept, given = (statistics.median(rates) for rates in found.values())
+    print(
+        f"whole update, one thread: heap kept {kept:,.0f} tokens/s, given back {given:,.0f}; ratio {kept / given:.2f}"
+    )
+    return 0
+
+
 def main() -> int:
     """Measure, print."""
     parser = argparse.ArgumentParser(description="The rate of a training step on one CPU core, and what it is made of.")
@@ -113,12 +133,26 @@ def main() -> int:
     )
     parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="override settings")
     parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument(
+        "--heap", action="store_true", help="instead: the whole update with and without a heap that is kept"
+    )
+    parser.add_argument("--rate", choices=("kept", "given back"), help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.heap:
+        return heap(sys.argv[1:])
     torch.set_num_threads(1)
     try:
         with tempfile.TemporaryDirectory() as folder:
             places = (f"run={Path(folder) / 'run'}", "train.threads=1", "train.device=cpu")
             config = load(RunConfig, find_shipped(options.config, "configs"), [*options.set, *places])
+            if options.rate:
+                with (
+                    mock.patch.object(trainer_module, "keep_heap")
+                    if options.rate != "kept"
+                    else contextlib.nullcontext()
+                ):
+                    print(rate(config, options.steps))
+                return 0
             now = rate(config, options.steps)
             with fused(), mock.patch.object(loss, "_ROWS", 1 << 30):
                 before = rate(config, options.steps)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -206,3 +208,20 @@ def test_auto_is_refused_where_a_number_is_needed(corpus: Path, tmp_path: Path) 
         _ = tiny.run_config(corpus, tmp_path / "run", "train.batch_tokens=auto").train.budget
     with pytest.raises(ConfigError, match="a whole number, 16 at least, or auto"):
         tiny.run_config(corpus, tmp_path / "run", "train.batch_tokens=large")
+
+
+def test_freed_memory_is_kept_for_the_next_update() -> None:
+    """In a process of its own, as it holds for all of it: a large tensor that is made again and again meets no new pages."""
+    code = (
+        "import resource, sys, torch; from nmt.training.machine import keep_heap, release_heap\n"
+        "if sys.argv[1] == 'kept': keep_heap()\n"
+        "def faults(): return resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "def work(): [torch.ones(20_000_000) for _ in range(5)]\n"
+        "work(); before = faults(); work(); after = faults(); release_heap(); print(after - before)\n"
+    )
+    kept, given = (
+        int(subprocess.run([sys.executable, "-c", code, how], capture_output=True, text=True, check=True).stdout)
+        for how in ("kept", "given back")
+    )
+    if given > 10_000:  # the C library is one that gives memory back
+        assert kept < given / 10

@@ -14,7 +14,7 @@ from nmt.errors import TrainingError
 from nmt.training.batches import Batch, Indices, TrainingBatches, longest_pair, training_batches
 from nmt.training.config import RunConfig
 from nmt.training.health import HealthRecorder
-from nmt.training.machine import free_memory, memory_peak
+from nmt.training.machine import free_memory, memory_peak, release_heap
 from nmt.training.update import Gradients, out_of_memory
 from nmt.training.world import ALONE, World
 
@@ -74,6 +74,7 @@ def _fits_host(batches: Sequence[Batch], attempt: Callable[[Batch], object], mom
     """A system that runs out of memory ends processes instead of refusing, so a quarter of each batch is taken, which shows what the
     whole needs, and the whole only where that is there."""
     for batch in batches:
+        release_heap()
         free = free_memory() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")) - moments
         before = memory_peak(reset=True)
         attempt(batch.share(0, 4))

@@ -27,7 +27,7 @@ from nmt.training.config import RunConfig
 from nmt.training.health import HealthRecorder
 from nmt.training.journal import Journal, Silence
 from nmt.training.loader import Loader
-from nmt.training.machine import memory_in_use
+from nmt.training.machine import keep_heap, memory_in_use
 from nmt.training.objective import Objective
 from nmt.training.optim import MovingAverage, learning_rate, make_optimizer
 from nmt.training.update import Gradients, Meter, keep_rejected
@@ -75,6 +75,8 @@ class Trainer:
         self.device = self.world.device(settled.train.device)
         # oneDNN keeps 1,024 compiled kernels, one for each shape of a batch; a tenth is as fast and saves hundreds of megabytes.
         os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "100")
+        if self.device.type == "cpu":
+            keep_heap()
         if settled.train.threads:
             torch.set_num_threads(settled.train.threads)
         torch.manual_seed(config.seed)
