@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import graphlib
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -35,7 +36,8 @@ FLOORS = {
     "nmt.__main__": 11,
     "serving": 12,
 }
-SERVICE = ("serving", "ray", "fastapi", "starlette", "uvicorn")
+SERVICE = ("serving", "fastapi", "starlette", "uvicorn")
+ON_RAY = ("nmt.training.on_ray", "nmt.training.ray_worker")  # `nmt train --ray`
 UNPICKLERS = ("pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal")
 
 
@@ -110,6 +112,13 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
 @pytest.mark.parametrize("name", sorted(name for name in modules() if name.startswith("nmt")))
 def test_the_library_knows_nothing_of_the_service(name: str) -> None:
     assert not {other for other in imports(name) if other.split(".")[0] in SERVICE}
+    assert "ray.serve" not in ast.unparse(modules()[name])
+    assert not re.search(r"from ray import .*\bserve\b", ast.unparse(modules()[name]))
+
+
+@pytest.mark.parametrize("name", sorted(name for name in modules() if name.startswith("nmt")))
+def test_ray_is_loaded_only_by_training_on_it(name: str) -> None:
+    assert not {other for other in imports(name, inside=name not in ON_RAY) if other.split(".")[0] == "ray"}
 
 
 def test_training_and_serving_meet_only_in_the_bundle() -> None:

@@ -216,7 +216,7 @@ def test_freed_memory_is_kept_for_the_next_update() -> None:
         "import resource, sys, torch; from nmt.training.machine import keep_heap, release_heap\n"
         "if sys.argv[1] == 'kept': keep_heap()\n"
         "def faults(): return resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
-        "def work(): [torch.ones(20_000_000) for _ in range(5)]\n"
+        "def work():\n    for _ in range(5): torch.ones(20_000_000)\n"
         "work(); before = faults(); work(); after = faults(); release_heap(); print(after - before)\n"
     )
     kept, given = (

@@ -5,14 +5,17 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nmt.commands.arguments import decoding, positive
 from nmt.config import dump, find_shipped, load
+from nmt.errors import ConfigError
 
 if TYPE_CHECKING:
     from nmt.training.config import RunConfig
+    from nmt.training.trainer import Progress
     from nmt.training.world import World
 
 
@@ -42,9 +45,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     command.add_argument("config", help="a training configuration, or the name of a shipped one")
     command.add_argument("--print-config", action="store_true", help="print the resolved settings and stop")
     command.add_argument("--fresh", action="store_true", help="begin anew; a run that is there is put aside")
-    several = command.add_mutually_exclusive_group()
-    several.add_argument("--gpus", type=positive, metavar="N", help="train on N GPUs of this machine")
-    several.add_argument("--processes", type=positive, metavar="N", help="train in N processes on the CPU")
+    _add_processes(command)
     command.set_defaults(run=_train)
 
     command = commands.add_parser(
@@ -73,6 +74,24 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     command.add_argument("--name", help="name of the model; default: the corpus's")
     command.add_argument("--note", metavar="TEXT", help="how it was trained, for the model card; default: this command")
     command.set_defaults(run=_bundle)
+
+
+def _add_processes(command: argparse.ArgumentParser) -> None:
+    """Who computes: several processes of this machine, or the workers of a Ray cluster."""
+    several = command.add_mutually_exclusive_group()
+    several.add_argument("--gpus", type=positive, metavar="N", help="train on N GPUs of this machine")
+    several.add_argument("--processes", type=positive, metavar="N", help="train in N processes on the CPU")
+    several.add_argument(
+        "--ray",
+        nargs="?",
+        const="",
+        metavar="ADDRESS",
+        help="train on a Ray cluster: HOST:PORT, auto, or by default that of RAY_ADDRESS, else one started for this",
+    )
+    command.add_argument("--workers", type=positive, metavar="N", help="with --ray: how many workers")
+    command.add_argument(
+        "--max-restarts", type=int, default=0, metavar="K", help="with --ray: begin again when a worker dies, K times"
+    )
 
 
 def _prepare(options: argparse.Namespace) -> int:
@@ -119,6 +138,10 @@ def _train(options: argparse.Namespace) -> int:
     if options.print_config:
         print(dump(config), end="")
         return 0
+    if options.ray is not None:
+        return _train_on_ray(config, options)
+    if options.workers or options.max_restarts:
+        raise ConfigError("--workers and --max-restarts go with --ray (torchrun has a --max-restarts of its own)")
     if options.gpus or options.processes:
         from nmt.training.launch import check_gpus, launch
 
@@ -144,17 +167,39 @@ def _put_aside(config: RunConfig) -> None:
         print(f"nmt train: the run that was in {config.run} is now {aside}", file=sys.stderr)
 
 
+def _train_on_ray(config: RunConfig, options: argparse.Namespace) -> int:
+    from nmt.training.on_ray import RayOptions, train_on_ray
+
+    if not options.workers or options.max_restarts < 0:
+        raise ConfigError("--ray needs --workers N (and --max-restarts is 0 or more)")
+    address = options.ray or os.environ.get("RAY_ADDRESS", "")
+    chosen = RayOptions(address, options.workers, options.max_restarts)
+
+    def fresh() -> None:
+        if options.fresh:
+            _put_aside(config)
+
+    return _report(config, lambda: train_on_ray(config, chosen, fresh))
+
+
 def _train_here(config: RunConfig, here: World) -> int:
-    """Train as one process of a world; the first of them says how it went."""
-    from nmt.training.trainer import Interrupted, Trainer
+    """Train as one process of a world."""
+    from nmt.training.trainer import Trainer
+
+    return _report(config, lambda: Trainer(config, world=here).run(), here.leads)
+
+
+def _report(config: RunConfig, train: Callable[[], Progress], leads: bool = True) -> int:
+    """Train, and say how it went where this process `leads`; return the exit status."""
+    from nmt.training.trainer import Interrupted
 
     try:
-        progress = Trainer(config, world=here).run()
+        progress = train()
     except Interrupted as stopped:
-        if here.leads:
+        if leads:
             print(f"nmt train: {stopped}", file=sys.stderr)
         return 130
-    if here.leads:
+    if leads:
         best = abs(progress.best or 0)
         print(f"{config.run}: {progress.step:,} updates, best validation {config.validation.metric} {best:.2f}")
         print(f"next: nmt bundle {config.run} --output MODEL")

@@ -21,12 +21,12 @@ from torch.nn.parallel import DistributedDataParallel
 
 from nmt.errors import TrainingError
 
-_PATIENCE = timedelta(minutes=10)  # for a process that lives but does not answer; one that dies is noticed at once
+PATIENCE = timedelta(minutes=10)  # for a process that lives but does not answer; one that dies is noticed at once
 
 
 @dataclass(frozen=True)
 class World:
-    """`size` processes, of which this is number `rank`, and number `local_rank` on its machine."""
+    """`size` processes, of which this is number `rank`, with GPU number `local_rank` of its machine where there are GPUs."""
 
     rank: int = 0
     size: int = 1
@@ -82,36 +82,59 @@ class World:
 ALONE = World()
 
 
+class LostProcesses(TrainingError):
+    """Another process of the world has died, or can't be reached."""
+
+
 @contextlib.contextmanager
 def world(cuda: bool) -> Iterator[World]:
-    """The world that `torchrun` or `nmt train --gpus` started this process in; one of its own without them.
+    """The world that `torchrun`, `nmt train --gpus` or Ray Train started this process in; one of its own without them.
 
-    Inside it, an error of the connection is a `TrainingError` that says what has happened.
+    Inside it, an error of the connection is `LostProcesses`, a `TrainingError` that says what has happened.
     """
-    if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
+    found = dist.is_initialized()  # Ray Train has made the group, and ends it
+    if not found and ("RANK" not in os.environ or "WORLD_SIZE" not in os.environ):
         yield ALONE
         return
-    rank, size, local = (int(os.environ.get(name, "0")) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
-    neighbours = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    own_gpu = cuda and neighbours <= torch.cuda.device_count()  # NCCL wants one each; gloo lets processes share
-    if own_gpu:
-        torch.cuda.set_device(local)
+    rank, size = (int(os.environ.get(name, "0")) for name in ("RANK", "WORLD_SIZE"))
     try:
-        backend = "nccl" if own_gpu else "gloo"
-        dist.init_process_group(backend, store=_store(rank, size), rank=rank, world_size=size, timeout=_PATIENCE)
-        control = dist.new_group(backend="gloo", timeout=_PATIENCE) if own_gpu else dist.group.WORLD
-        here = World(rank, size, local, control)
+        here = _taken_over() if found else _made(rank, size, cuda)
+        rank, size = here.rank, here.size
         yield here
         here.wait()  # nobody hangs up on those who are still at work
-        dist.destroy_process_group()
+        if not found:
+            dist.destroy_process_group()
     except (dist.DistError, RuntimeError) as error:
         if isinstance(error, dist.DistError) or "gloo" in str(error) or "Connection" in str(error):
             reason = str(error).strip().partition("\n")[0]
-            raise TrainingError(
+            raise LostProcesses(
                 f"process {rank} of {size} lost the others ({reason}): see what the first of them to end has printed; the "
                 "checkpoints are intact, the same command goes on from the last"
             ) from None
         raise
+
+
+def _made(rank: int, size: int, cuda: bool) -> World:
+    """This process in a new group of those that were started together."""
+    local, neighbours = int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    own_gpu = cuda and neighbours <= torch.cuda.device_count()  # NCCL wants one each; gloo lets processes share
+    if own_gpu:
+        torch.cuda.set_device(local)
+    backend = "nccl" if own_gpu else "gloo"
+    dist.init_process_group(backend, store=_store(rank, size), rank=rank, world_size=size, timeout=PATIENCE)
+    return World(rank, size, local, _control())
+
+
+def _taken_over() -> World:
+    """This process in the group that is there; where each has a GPU of its own, that is chosen already."""
+    nccl = "nccl" in dist.get_backend()
+    local = torch.cuda.current_device() if nccl else int(os.environ.get("LOCAL_RANK", "0"))
+    return World(dist.get_rank(), dist.get_world_size(), local, _control())
+
+
+def _control() -> dist.ProcessGroup | None:
+    """The group on the CPU, beside that of the GPUs where there is one."""
+    return dist.new_group(backend="gloo", timeout=PATIENCE) if "nccl" in dist.get_backend() else dist.group.WORLD
 
 
 def _store(rank: int, size: int) -> Any:  # a torch.distributed.Store
