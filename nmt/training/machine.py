@@ -67,8 +67,8 @@ def memory_in_use(device: torch.device) -> int:
 def keep_heap() -> None:
     """Let this process keep the memory that it has freed, where the C library is glibc's.
 
-    It would give each large tensor back to the system and take it anew, zeroed page by page, at every update: a fifth of the time of
-    training on a CPU (`benchmarks/training_step.py --heap`).
+    It would give each large tensor back to the system and take it anew, zeroed page by page, at every update: a seventh of the
+    time of training on a CPU where batches are large (`benchmarks/training_step.py --heap`).
     """
     for option, value in (
         (-4, 0),
