@@ -210,6 +210,25 @@ def test_torchrun_restarts_from_the_last_checkpoint(corpus: Path, alone: Path, t
     assert_near(tmp_path / "run", alone)
 
 
+def test_memory_that_runs_out_in_one_process_is_met_alike_by_all(corpus: Path, alone: Path, tmp_path: Path) -> None:
+    config = written(tiny.run_config(corpus, tmp_path / "run", *SHAPE), tmp_path)
+    code = (
+        "import os, sys, torch; from nmt.training.objective import Objective; forward = Objective.forward\n"
+        "def limited(self, source, *rest):\n"
+        "    if os.environ['RANK'] == '1' and len(source) > 8: raise torch.OutOfMemoryError('out of memory')\n"
+        "    return forward(self, source, *rest)\n"
+        "Objective.forward = limited; from nmt.cli import main; sys.exit(main())\n"
+    )
+    script = tmp_path / "limited.py"
+    script.write_text(code, encoding="utf-8")
+    torchrun = ("torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    status, output, errors = run(str(script), "train", config, module=torchrun)
+    assert status == 0, errors
+    assert "out of memory: again in 2 pieces" in errors
+    assert "12 updates" in output
+    assert_near(tmp_path / "run", alone)
+
+
 def test_gpus_that_are_not_there_are_one_line(corpus: Path, tmp_path: Path) -> None:
     there = torch.cuda.device_count()
     config = written(tiny.run_config(corpus, tmp_path / "run", "train.device=auto"), tmp_path)
