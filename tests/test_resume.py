@@ -164,7 +164,7 @@ def test_killed_at_any_moment_and_run_again_equals_uninterrupted(
     path = tmp_path / "run.yaml"
     path.write_text(dump(config), encoding="utf-8")
     code = "import sys, time; from nmt.cli import main; from nmt.training.trainer import Trainer; u = Trainer._update\n"
-    code += "Trainer._update = lambda *a: (time.sleep(0.05), u(*a))\nsys.exit(main(['train', sys.argv[1]]))"
+    code += "Trainer._update = lambda *a: (time.sleep(0.1), u(*a))\nsys.exit(main(['train', sys.argv[1]]))"
     rng, killed = random.Random(20), 0
     while True:
         with subprocess.Popen(
