@@ -115,12 +115,12 @@ class Gradients:
                     self._backward(part, step, number, tokens, losses, nlls)
             number, part = parts[-1]
             self._backward(part, step, number, tokens, losses, nlls)  # sums over the processes what is there by now
+            return torch.stack(losses).sum(), torch.stack(nlls).sum()
         except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error):
                 raise
-            self._give_up(batches[0].idle(), step)
-            return None
-        return torch.stack(losses).sum(), torch.stack(nlls).sum()
+        self._give_up(batches[0].idle(), step)  # out here the error, which holds on to what was computed, is gone
+        return None
 
     def _backward(
         self, part: Batch, step: int, number: int, tokens: int, losses: list[Tensor], nlls: list[Tensor]
