@@ -6,12 +6,15 @@ import json
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tiny
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nmt.cli import main
+from nmt.config import dump
 from nmt.corpus.store import PreparedCorpus, Ragged
 from nmt.errors import DataError
 from nmt.text.tokenizer import BOS, EOS, PAD
@@ -208,3 +211,16 @@ def test_a_manifest_that_disagrees_with_the_arrays_is_noticed(folder: Path, tmp_
     assert json.loads((damaged / "manifest.json").read_text())["sources"][0]["pairs"] == 300
     with pytest.raises(DataError, match=r"train\.source\.ids"):
         TrainingBatches(PreparedCorpus.open(damaged), BUDGET, seed=1)
+
+
+def test_an_id_beyond_the_vocabulary_is_a_damaged_corpus(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made = tiny.prepared(tmp_path)
+    ids = np.memmap(made / "train.target.ids", dtype=np.uint16, mode="r+")
+    ids[len(ids) // 2] = 65_535
+    ids.flush()
+    config = tmp_path / "run.yaml"
+    config.write_text(dump(tiny.run_config(made, tmp_path / "run")), encoding="utf-8")
+    assert main(["train", str(config)]) == 2
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert f"{made}/train.target.ids: holds 65535, but the tokenizer has" in message
+    assert "run `nmt prepare` again" in message

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -129,6 +131,41 @@ def test_two_dropout_masks_agree_in_processes_too(corpus: Path, tmp_path: Path) 
     status, _, errors = run(written(tiny.run_config(corpus, tmp_path / "run", *changes), tmp_path), "--processes", "2")
     assert status == 0, errors
     assert_near(tmp_path / "run", tmp_path / "alone")
+
+
+def test_processes_agree_on_the_largest_batch_that_fits_and_resume_with_it(corpus: Path, tmp_path: Path) -> None:
+    config = tiny.run_config(corpus, tmp_path / "run", "train.batch_tokens=auto", "train.max_steps=4")
+    status, _, errors = run(written(config, tmp_path), "--processes", "2")
+    assert status == 0, errors
+    assert errors.count("train.batch_tokens: auto is") == 1
+    chosen = json.loads((tmp_path / "run/choices.json").read_text())["batch_tokens"]
+    assert f"auto is {chosen:,} here" in errors
+    tiny.trained(corpus, tmp_path / "alone", f"train.batch_tokens={chosen}", "train.max_steps=4")
+    assert_near(tmp_path / "run", tmp_path / "alone")
+
+    longer = tiny.run_config(corpus, tmp_path / "run", "train.batch_tokens=auto", "train.max_steps=6")
+    status, _, errors = run(written(longer, tmp_path))  # one process, which could take more
+    assert status == 0, errors
+    assert "auto is" not in errors
+    assert json.loads((tmp_path / "run/choices.json").read_text())["batch_tokens"] == chosen
+
+
+def test_two_nodes_meet_by_the_rendezvous_of_torchrun(corpus: Path, alone: Path, tmp_path: Path) -> None:
+    config = written(tiny.run_config(corpus, tmp_path / "run", *SHAPE), tmp_path)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        endpoint = f"127.0.0.1:{free.getsockname()[1]}"
+    node = ("--nnodes", "2", "--nproc-per-node", "1", "--rdzv-backend", "c10d", "--rdzv-endpoint", endpoint)
+    command = (*node, "--rdzv-id", "1", "--local-addr", "127.0.0.1", "-m", "nmt", "train", config)
+    nodes = [start(*command, module=("torch.distributed.run",)) for _ in range(2)]
+    try:
+        printed = [process.communicate(timeout=120) for process in nodes]
+    finally:
+        for process in nodes:
+            process.kill()
+    assert [process.returncode for process in nodes] == [0, 0], printed
+    assert sum(output.count("12 updates") for output, _ in printed) == 1
+    assert_near(tmp_path / "run", alone)
 
 
 # --- ends -----------------------------------------------------------------------------------------------------------

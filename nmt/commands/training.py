@@ -129,7 +129,7 @@ def _check(options: argparse.Namespace) -> int:
 def _train(options: argparse.Namespace) -> int:
     from nmt.training.config import RunConfig
     from nmt.training.run_folder import resolve_device
-    from nmt.training.trainer import Trainer
+    from nmt.training.trainer import rehearse
     from nmt.training.world import world
 
     device = ["train.device=cuda"] if options.gpus else ["train.device=cpu"] if options.processes else []
@@ -147,7 +147,7 @@ def _train(options: argparse.Namespace) -> int:
 
         if options.gpus:
             check_gpus(options.gpus)
-        Trainer(config, resume=False)  # what is wrong for all is said once
+        rehearse(config)  # what is wrong for all is said once
         if options.fresh:
             _put_aside(config)
         overrides = [part for item in settings for part in ("--set", item)]

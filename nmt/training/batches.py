@@ -100,12 +100,13 @@ class TrainingBatches:
         Raises `DataError` when a pair is longer than a whole batch may be, or when there are fewer than `pairs`.
         """
         self.source, self.target = corpus.train()
+        self._corpus = corpus
         self.weights = _first(corpus, pairs)
         self.pairs = sum(_whole(part) + _extra(part) for part in self.weights)  # of an epoch
         if not self.pairs:
             raise DataError("the weights of the recipe's sources leave not one pair for an epoch: raise a weight")
         self.windows = -(-self.pairs // _WINDOW)  # of an epoch
-        self.sampling, self._tokenizers = subword_sampling, (corpus.source_tokenizer, corpus.target_tokenizer)
+        self.sampling = subword_sampling
         self.batch_tokens, self.seed = batch_tokens, seed
         longest = longest_pair(self.source, self.target)
         if longest > batch_tokens:
@@ -139,17 +140,25 @@ class TrainingBatches:
         return (window * _WINDOW + pairs) / self.pairs
 
     def batch(self, epoch: int, position: int, window: int = 0) -> Batch:
-        """Batch number `position` of a window of an epoch."""
+        """Batch number `position` of a window of an epoch; raise `DataError` when it holds what is no subword."""
         rows = self.plan(epoch, window)[position]
         sides = self.source.take(rows), self.target.take(rows)
+        tokenizers = (self._corpus.source_tokenizer, self._corpus.target_tokenizer)
         if self.sampling:
             seed = int(np.random.default_rng((self.seed, epoch, window, position)).integers(2**31))
             source, target = (
                 Ragged.of(tokenizer.resample([column[i].tolist() for i in rows], self.sampling, seed))
-                for tokenizer, column in zip(self._tokenizers, (self.source, self.target), strict=True)
+                for tokenizer, column in zip(tokenizers, (self.source, self.target), strict=True)
             )
             sides = source, target
-        return collate(*sides)
+        batch = collate(*sides)
+        for name, ids, tokenizer in zip(("source", "target"), (batch.source, batch.labels), tokenizers, strict=True):
+            if int(ids.max()) >= len(tokenizer):
+                raise DataError(
+                    f"{self._corpus.path}/train.{name}.ids: holds {int(ids.max())}, but the tokenizer has {len(tokenizer)} "
+                    "subwords: damaged (run `nmt prepare` again)"
+                )
+        return batch
 
     def sample(self, count: int) -> tuple[list[list[int]], list[list[int]]]:
         """Ids of `count` training pairs at even distances, the same each time."""

@@ -30,7 +30,7 @@ from nmt.training.checkpoint import Checkpoints
 from nmt.training.config import RunConfig
 from nmt.training.ray_desk import Desk
 from nmt.training.ray_worker import Order, work
-from nmt.training.trainer import Interrupted, Progress, Trainer
+from nmt.training.trainer import Interrupted, Progress, rehearse
 from nmt.training.world import PATIENCE, LostProcesses
 
 _ENVIRONMENT = {  # what the user has set stays
@@ -69,11 +69,11 @@ def train_on_ray(config: RunConfig, options: RayOptions, before: Callable[[], No
         try:
             ray = _import_ray(_ENVIRONMENT | (_JOINED if options.address else _OWN))
             config = _absolute(config)
-            corpus_hash = _tried(config)
+            corpus_hash = rehearse(config)  # before Ray starts
             _connect(ray, config, options)
             asked.listen()
             try:
-                config = _with(config, device=_device(ray, config, options.workers))
+                config = _on(_device(ray, config, options.workers), config)
                 before()
                 with _marked(config.run) as mark:
                     order = Order(config.model_dump(mode="json"), sys.argv[1:], corpus_hash, mark, _desk(ray))
@@ -267,12 +267,6 @@ def _import_ray(environment: dict[str, str]) -> Any:
     return ray
 
 
-def _tried(config: RunConfig) -> str:
-    """The content hash of the corpus; what is wrong for all, whatever the machine, is raised before Ray starts."""
-    found = None if config.train.batch_tokens != "auto" else 1 << 20  # the workers find it, in their own memory
-    return str(Trainer(_with(config, "cpu", found), resume=False).corpus.manifest["content_hash"])
-
-
 def _absolute(config: RunConfig) -> RunConfig:
     """The configuration with paths that mean the same in every process."""
     paths = {name: Path(os.path.abspath(getattr(config, name))) for name in ("corpus", "run")}
@@ -306,9 +300,8 @@ def _knock(ray: Any, address: str) -> None:
         socket.create_connection((ray.util.get_node_ip_address() if local else host, int(port)), timeout=10).close()
 
 
-def _with(config: RunConfig, device: str, batch_tokens: int | None = None) -> RunConfig:
-    changes: dict[str, Any] = {"device": device} | ({"batch_tokens": batch_tokens} if batch_tokens else {})
-    return config.model_copy(update={"train": config.train.model_copy(update=changes)})
+def _on(device: str, config: RunConfig) -> RunConfig:
+    return config.model_copy(update={"train": config.train.model_copy(update={"device": device})})
 
 
 def _device(ray: Any, config: RunConfig, workers: int) -> str:

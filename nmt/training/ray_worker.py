@@ -31,18 +31,6 @@ class Order:
     desk: Any
 
 
-class _Threaded(Trainer):
-    """A trainer that is not in the main thread, where signals arrive; `ask_to_stop` takes their place."""
-
-    @contextlib.contextmanager
-    def _signals(self) -> Iterator[None]:
-        yield
-
-    def ask_to_stop(self) -> None:
-        """Finish the step, save, and end with `Interrupted`."""
-        self._stop = True
-
-
 class _Lines(io.TextIOBase):
     """A text file whose lines go to the desk."""
 
@@ -85,7 +73,7 @@ def work(order: dict[str, Any]) -> dict[str, Any]:
 
 
 def _run(ray: Any, config: RunConfig, desk: Any, here: World) -> dict[str, Any]:
-    trainer = _Threaded(config, world=here)
+    trainer = Trainer(config, world=here)
 
     def wait() -> None:
         with contextlib.suppress(ray.exceptions.RayError):  # the command is gone, and the job with it

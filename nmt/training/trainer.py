@@ -7,6 +7,7 @@ import math
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -179,6 +180,10 @@ class Trainer:
         if self.world.leads:
             print(f"step {step}: the gradient is not finite: left out, {path}", file=sys.stderr)
 
+    def ask_to_stop(self) -> None:
+        """Have `run` finish its step, save, and end with `Interrupted`; from any thread."""
+        self._stop = True
+
     def try_batch(self, batch: Batch) -> int:
         """Take a batch forward and backward without updating anything; return its number of tokens."""
         self.gradients.attempt(batch)
@@ -296,12 +301,15 @@ class Trainer:
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
-        """Let Ctrl-C and SIGTERM finish the step; a second Ctrl-C ends at once."""
+        """Let Ctrl-C and SIGTERM finish the step; a second Ctrl-C ends at once. Signals arrive in the main thread alone."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
 
         def stop(number: int, frame: FrameType | None) -> None:
             if self._stop:
                 os._exit(130)
-            self._stop = True
+            self.ask_to_stop()
 
         before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
@@ -309,3 +317,13 @@ class Trainer:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def rehearse(config: RunConfig) -> str:
+    """Raise what is wrong with a run whatever process trains it; return the content hash of its corpus.
+
+    The batch that `auto` comes to is left to the processes that train, each with a memory of its own.
+    """
+    auto = {"batch_tokens": 1 << 20} if config.train.batch_tokens == "auto" else {}
+    trial = config.model_copy(update={"train": config.train.model_copy(update={"device": "cpu"} | auto)})
+    return Trainer(trial, resume=False)._corpus_hash()
