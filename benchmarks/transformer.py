@@ -39,6 +39,7 @@ from nmt.errors import CheckpointError, ConfigError, NMTError
 from nmt.evaluation.evaluate import TestSet, evaluate
 from nmt.evaluation.scores import Moses
 from nmt.inference.bundle import ModelInfo
+from nmt.inference.torch_backend import TorchBackend
 from nmt.inference.translator import Translator, Vocabularies
 from nmt.inference.types import DecodeOptions
 from nmt.model.decoder import Decoder, DecoderState, Memory
@@ -173,7 +174,7 @@ def best_translator(trainer: Trainer) -> Translator:
             parameter.copy_(weights[name])
     info = ModelInfo("transformer", *corpus.languages, "", parameters(model), "Transformer", [], "")
     vocabularies = Vocabularies(corpus.source_tokenizer, corpus.target_tokenizer)
-    return Translator(model, vocabularies, info, DecodeOptions(), corpus.manifest["lengths"]["source"]["0.999"])
+    return Translator(TorchBackend(model), vocabularies, info, DecodeOptions(), corpus.manifest["lengths"]["source"]["0.999"])
 
 
 def seen_subwords(trainer: Trainer) -> int:

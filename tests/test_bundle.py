@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 
 from nmt.errors import BundleError, CheckpointError
 from nmt.inference.bundle import Bundle, sha256
-from nmt.inference.torch_backend import load_model
+from nmt.inference.torch_backend import load_model, read_weights
 from nmt.inference.translator import Translator
 from nmt.inference.types import DecodeOptions
-from nmt.inference.weights import Storage, read_weights, write_weights
+from nmt.inference.weights import Storage, write_weights
 from nmt.training.bundling import BundleOptions, make_bundle, record_scores
 from nmt.training.checkpoint import Checkpoints, averaged_weights
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from nmt.cli import main
 from nmt.errors import BundleError, ConfigError
 from nmt.inference.ensemble import Ensemble
-from nmt.inference.search import Candidate, beam_search
+from nmt.inference.search import Candidate
 from nmt.inference.translator import Translator
 from nmt.inference.types import DecodeOptions
 from nmt.model.seq2seq import Seq2Seq
@@ -112,30 +112,30 @@ def test_one_step_at_a_time_is_all_steps_at_once() -> None:
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_model_with_itself_is_that_model(shape: tuple[str, ...], beam: int) -> None:
     model = member(3, *shape)
-    alone = beam_search(model, sentences(6), options(beam))
-    assert same(beam_search(Ensemble([model, model]), sentences(6), options(beam)), alone)
+    alone = tiny.beam_search(model, sentences(6), options(beam))
+    assert same(tiny.beam_search(Ensemble([model, model]), sentences(6), options(beam)), alone)
 
 
 @pytest.mark.parametrize("beam", [1, 4])
 def test_the_order_of_members_does_not_matter(beam: int) -> None:
     models = members(4)
-    found = beam_search(Ensemble(models), sentences(6), options(beam))
-    assert same(beam_search(Ensemble(models[::-1]), sentences(6), options(beam)), found)
+    found = tiny.beam_search(Ensemble(models), sentences(6), options(beam))
+    assert same(tiny.beam_search(Ensemble(models[::-1]), sentences(6), options(beam)), found)
 
 
 def test_each_member_has_a_say() -> None:
     models, source = members(3), sentences(8)
-    together = [row[0].ids for row in beam_search(Ensemble(models), source, options(3))]
+    together = [row[0].ids for row in tiny.beam_search(Ensemble(models), source, options(3))]
     for left_out in range(3):
         rest = Ensemble([model for number, model in enumerate(models) if number != left_out])
-        assert [row[0].ids for row in beam_search(rest, source, options(3))] != together
+        assert [row[0].ids for row in tiny.beam_search(rest, source, options(3))] != together
 
 
 @settings(deadline=None, max_examples=5)
 @given(st.integers(0, 1000), st.integers(1, 5))
 def test_a_score_is_the_teacher_forced_one(seed: int, beam: int) -> None:
     ensemble, source = Ensemble(members(3, seed)), sentences(3, seed)
-    for row, candidates in zip(source, beam_search(ensemble, source, options(beam)), strict=True):
+    for row, candidates in zip(source, tiny.beam_search(ensemble, source, options(beam)), strict=True):
         for candidate in candidates:
             ids = candidate.ids + [EOS] * candidate.ended
             p = probabilities(ensemble, [row], torch.tensor([[BOS, *ids[:-1]]]))[0]
@@ -148,11 +148,11 @@ def test_a_score_is_the_teacher_forced_one(seed: int, beam: int) -> None:
 @given(st.integers(0, 1000), st.integers(1, 4), st.integers(2, 6))
 def test_what_else_is_in_the_batch_changes_nothing(seed: int, beam: int, count: int) -> None:
     ensemble, source = Ensemble(members(3, seed % 20)), sentences(count, seed)
-    together = beam_search(ensemble, source, options(beam))
+    together = tiny.beam_search(ensemble, source, options(beam))
     order = random.Random(seed).sample(range(count), count)
-    assert same(beam_search(ensemble, [source[i] for i in order], options(beam)), [together[i] for i in order])
+    assert same(tiny.beam_search(ensemble, [source[i] for i in order], options(beam)), [together[i] for i in order])
     for index in order:
-        assert same(beam_search(ensemble, [source[index]], options(beam)), [together[index]])
+        assert same(tiny.beam_search(ensemble, [source[index]], options(beam)), [together[index]])
 
 
 def test_members_of_other_vocabularies_are_refused() -> None:

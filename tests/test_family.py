@@ -16,7 +16,7 @@ from torch.nn import functional as F
 import nmt.config
 from nmt.corpus.store import PreparedCorpus
 from nmt.inference.bundle import Bundle
-from nmt.inference.torch_backend import load_model
+from nmt.inference.torch_backend import TorchBackend, load_model
 from nmt.inference.translator import Translator, Vocabularies
 from nmt.inference.types import Translation
 from nmt.inference.weights import Storage
@@ -218,7 +218,7 @@ def in_memory(corpus: Path, run: Path, storage: Storage, bundle: Path) -> Transl
     weights = averaged_weights(checkpoints.load(step)[0])
     for name, parameter in model.named_parameters():
         parameter.copy_(rounded(weights[name], storage))
-    return Translator(model, tokenizers, tiny.info(), config.decode, config.max_source_tokens)
+    return Translator(TorchBackend(model), tokenizers, tiny.info(), config.decode, config.max_source_tokens)
 
 
 def served(bundle: Path, texts: list[str]) -> list[str]:

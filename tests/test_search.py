@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nmt.inference.search import Cancelled, Candidate, beam_search
+from nmt.inference.search import Cancelled, Candidate
 from nmt.inference.types import DecodeOptions
 from nmt.model.seq2seq import Seq2Seq
 from nmt.text.tokenizer import BOS, EOS, PAD, UNK
@@ -88,7 +88,7 @@ def full(candidate: Candidate) -> list[int]:
 def test_a_beam_of_one_is_greedy_search(seed: int) -> None:
     model = decided(seed)
     batch = sentences(6, seed)
-    for source, (candidate,) in zip(batch, beam_search(model, batch, options(1)), strict=True):
+    for source, (candidate,) in zip(batch, tiny.beam_search(model, batch, options(1)), strict=True):
         assert (candidate.ids, candidate.ended) == greedy(model, source, limit=len(source) + 5)
 
 
@@ -102,7 +102,7 @@ def test_the_greedy_comparison_meets_both_kinds_of_end() -> None:
 def test_a_beam_finds_what_a_simple_one_finds(seed: int, beam: int, penalty: float, end: float) -> None:
     model = decided(seed, end=end)
     batch = sentences(2, seed)
-    for source, candidates in zip(batch, beam_search(model, batch, options(beam, penalty)), strict=True):
+    for source, candidates in zip(batch, tiny.beam_search(model, batch, options(beam, penalty)), strict=True):
         expected = simple_beam(model, source, beam, penalty, limit=len(source) + 5)
         assert [tuple(full(c)) for c in candidates] == [ids for _, ids in expected]
         assert [c.score for c in candidates] == pytest.approx([score for score, _ in expected], abs=1e-3)
@@ -113,7 +113,7 @@ def test_a_beam_finds_what_a_simple_one_finds(seed: int, beam: int, penalty: flo
 def test_a_score_is_the_teacher_forced_one(seed: int, beam: int, penalty: float, end: float) -> None:
     model = decided(seed, end=end)
     batch = sentences(3, seed)
-    for source, candidates in zip(batch, beam_search(model, batch, options(beam, penalty)), strict=True):
+    for source, candidates in zip(batch, tiny.beam_search(model, batch, options(beam, penalty)), strict=True):
         for candidate in candidates:
             total = sum(rescored(model, source, full(candidate)))
             assert candidate.log_probability == pytest.approx(total, abs=1e-3)
@@ -124,7 +124,7 @@ def test_a_score_is_the_teacher_forced_one(seed: int, beam: int, penalty: float,
 @given(st.integers(0, 1000), st.integers(1, 6), st.floats(0.0, 4.0))
 def test_candidates_are_distinct_sorted_within_the_limit_and_without_marks(seed: int, beam: int, end: float) -> None:
     batch = sentences(4, seed)
-    for source, candidates in zip(batch, beam_search(decided(seed, end=end), batch, options(beam)), strict=True):
+    for source, candidates in zip(batch, tiny.beam_search(decided(seed, end=end), batch, options(beam)), strict=True):
         assert len(candidates) == beam
         assert [c.score for c in candidates] == sorted((c.score for c in candidates), reverse=True)
         assert len({tuple(c.ids) for c in candidates}) == beam
@@ -137,7 +137,7 @@ def test_candidates_are_distinct_sorted_within_the_limit_and_without_marks(seed:
 def test_marks_are_never_produced_however_much_the_model_likes_them() -> None:
     model = decided()
     model.output_bias[[PAD, UNK, BOS]] = 50.0
-    for candidates in beam_search(model, sentences(4), options(3)):
+    for candidates in tiny.beam_search(model, sentences(4), options(3)):
         assert all(not {PAD, UNK, BOS} & set(c.ids) for c in candidates)
 
 
@@ -146,7 +146,7 @@ def test_marks_are_never_produced_however_much_the_model_likes_them() -> None:
 def test_a_beam_that_holds_everything_finds_the_best_of_all_sequences(seed: int, penalty: float) -> None:
     model = decided(seed, vocabulary=6, end=0.5)  # two words and the end mark: 31 sequences within 4 steps
     source = [4, 5, 5, EOS]
-    found = beam_search(model, [source], options(64, penalty, ratio=1.0, extra=0))[0]
+    found = tiny.beam_search(model, [source], options(64, penalty, ratio=1.0, extra=0))[0]
     everything = []
     for length in range(5):
         for words in itertools.product((4, 5), repeat=length):
@@ -161,7 +161,7 @@ def test_a_wider_beam_finds_what_greedy_search_misses() -> None:
     better = 0
     for seed in range(10):
         model, batch = decided(seed), sentences(6, seed)
-        narrow, wide = (beam_search(model, batch, options(beam, penalty=0.0)) for beam in (1, 6))
+        narrow, wide = (tiny.beam_search(model, batch, options(beam, penalty=0.0)) for beam in (1, 6))
         better += sum(b[0].log_probability > a[0].log_probability + 1e-4 for a, b in zip(narrow, wide, strict=True))
     assert better > 5
 
@@ -169,7 +169,7 @@ def test_a_wider_beam_finds_what_greedy_search_misses() -> None:
 def test_at_the_limit_a_candidate_is_marked_as_not_ended() -> None:
     model = decided(end=-50.0)
     for source, candidates in zip(
-        sentences(4), beam_search(model, sentences(4), options(3, ratio=2.0, extra=1)), strict=True
+        sentences(4), tiny.beam_search(model, sentences(4), options(3, ratio=2.0, extra=1)), strict=True
     ):
         assert len(candidates) == 3
         for candidate in candidates:
@@ -178,14 +178,14 @@ def test_at_the_limit_a_candidate_is_marked_as_not_ended() -> None:
 
 
 def test_a_sentence_may_be_empty_at_once() -> None:
-    (candidate,) = beam_search(decided(end=50.0), [[7, EOS]], options(1))[0]
+    (candidate,) = tiny.beam_search(decided(end=50.0), [[7, EOS]], options(1))[0]
     assert candidate.ids == []
     assert candidate.ended
     assert candidate.score == pytest.approx(0.0, abs=1e-3)
 
 
 def test_the_limit_is_at_least_one_word() -> None:
-    for candidates in beam_search(decided(end=-50.0), [[EOS]], options(2, ratio=0.1, extra=0)):
+    for candidates in tiny.beam_search(decided(end=-50.0), [[EOS]], options(2, ratio=0.1, extra=0)):
         assert [len(c.ids) for c in candidates] == [1, 1]
 
 
@@ -194,13 +194,13 @@ def test_a_longer_sequence_wins_under_a_higher_penalty() -> None:
     for seed in range(6):
         model, batch = decided(seed, end=1.0), sentences(5, seed)
         for which, penalty in enumerate((0.0, 2.0)):
-            lengths[which] += sum(len(c[0].ids) for c in beam_search(model, batch, options(5, penalty)))
+            lengths[which] += sum(len(c[0].ids) for c in tiny.beam_search(model, batch, options(5, penalty)))
     assert lengths[1] > lengths[0]
 
 
 @pytest.mark.parametrize("beam", [8, 64])
 def test_a_beam_wider_than_the_vocabulary_repeats_nothing(beam: int) -> None:
-    for candidates in beam_search(decided(vocabulary=7), [[4, 5, 6, EOS], [6, EOS]], options(beam)):
+    for candidates in tiny.beam_search(decided(vocabulary=7), [[4, 5, 6, EOS], [6, EOS]], options(beam)):
         assert 1 < len(candidates) <= beam
         assert len({tuple(c.ids) for c in candidates}) == len(candidates)
         assert all(c.log_probability > float("-inf") for c in candidates)
@@ -211,18 +211,18 @@ def test_a_beam_wider_than_the_vocabulary_repeats_nothing(beam: int) -> None:
 def test_what_else_is_in_the_batch_changes_nothing(seed: int, beam: int, count: int) -> None:
     model = decided(seed % 20)
     batch = sentences(count, seed)
-    together = beam_search(model, batch, options(beam))
+    together = tiny.beam_search(model, batch, options(beam))
     order = random.Random(seed).sample(range(count), count)
-    shuffled = beam_search(model, [batch[i] for i in order], options(beam))
+    shuffled = tiny.beam_search(model, [batch[i] for i in order], options(beam))
     for position, index in enumerate(order):
-        (alone,) = beam_search(model, [batch[index]], options(beam))
+        (alone,) = tiny.beam_search(model, [batch[index]], options(beam))
         for other in (together[index], shuffled[position]):
             assert [c.ids for c in other] == [c.ids for c in alone]
             assert [c.score for c in other] == pytest.approx([c.score for c in alone], abs=1e-4)
 
 
 def test_no_sentences_give_no_candidates() -> None:
-    assert beam_search(decided(), [], options(2)) == []
+    assert tiny.beam_search(decided(), [], options(2)) == []
 
 
 def test_a_search_that_nobody_wants_any_more_ends_between_two_steps() -> None:
@@ -234,17 +234,17 @@ def test_a_search_that_nobody_wants_any_more_ends_between_two_steps() -> None:
         return asked == 3
 
     with pytest.raises(Cancelled):
-        beam_search(decided(end=-50.0), sentences(3), options(2), cancelled)
+        tiny.beam_search(decided(end=-50.0), sentences(3), options(2), cancelled)
     assert asked == 3
 
 
 def test_a_search_that_is_still_wanted_is_the_same_as_one_that_is_not_asked_for() -> None:
-    asked = beam_search(decided(), sentences(3), options(2), lambda: False)
-    assert asked == beam_search(decided(), sentences(3), options(2))
+    asked = tiny.beam_search(decided(), sentences(3), options(2), lambda: False)
+    assert asked == tiny.beam_search(decided(), sentences(3), options(2))
 
 
 def test_a_search_leaves_the_model_as_it_was() -> None:
     model = decided()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    beam_search(model, sentences(3), options(3))
+    tiny.beam_search(model, sentences(3), options(3))
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import pytest
 import tiny
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from nmt.errors import InputError
 from nmt.inference.search import Cancelled
+from nmt.inference.torch_backend import TorchBackend
 from nmt.inference.translator import Translator, Vocabularies
 from nmt.inference.types import DecodeOptions, Translation
 from nmt.text.normalize import normalize
@@ -29,7 +31,7 @@ GREEDY = DecodeOptions(beam_size=1)
 def copier(source: str = "en", target: str = "de", limit: int = LIMIT) -> Translator:
     """A translator whose translation of a segment is that segment."""
     model = tiny.CopyModel(len(TOKENIZER))
-    return Translator(model, Vocabularies(TOKENIZER, TOKENIZER), tiny.info(source, target), GREEDY, limit)  # type: ignore[arg-type]
+    return Translator(TorchBackend(model), Vocabularies(TOKENIZER, TOKENIZER), tiny.info(source, target), GREEDY, limit)
 
 
 def guesser(seed: int = 0, end: float = 2.0) -> Translator:
@@ -37,7 +39,7 @@ def guesser(seed: int = 0, end: float = 2.0) -> Translator:
     model = tiny.model(vocabulary=len(TOKENIZER), seed=seed, sharpness=2.0)
     model.output_bias[EOS] += end
     options = DecodeOptions(beam_size=3, max_length_ratio=1.0, max_length_extra=3)
-    return Translator(model, Vocabularies(TOKENIZER, TOKENIZER), tiny.info(), options, LIMIT)
+    return Translator(TorchBackend(model), Vocabularies(TOKENIZER, TOKENIZER), tiny.info(), options, LIMIT)
 
 
 def same(one: Translation, other: Translation) -> bool:
@@ -104,7 +106,7 @@ def test_what_else_is_translated_with_a_text_changes_nothing(seed: int) -> None:
 def test_texts_that_fill_several_batches_keep_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
     texts = some_texts(20, seed=3)
     whole = guesser().translate(texts)
-    monkeypatch.setattr("nmt.inference.translator._BATCH_CELLS", 60)  # a few sentences a batch
+    monkeypatch.setattr("nmt.inference.engine._CELLS", 60)  # a few sentences a batch
     for result, expected in zip(guesser().translate(texts), whole, strict=True):
         assert same(result, expected)
 
@@ -184,16 +186,14 @@ def test_sentences_of_a_source_with_spaces_are_not_spaced_in_a_target_without() 
 
 
 def test_each_segment_is_within_what_the_model_was_trained_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    from nmt.inference import translator as module
-
     seen: list[int] = []
-    search = module.beam_search
+    encode = TorchBackend.encode
 
-    def spy(model, source, options, cancelled=None):  # type: ignore[no-untyped-def]
-        seen.extend(len(ids) for ids in source)
-        return search(model, source, options, cancelled)
+    def spy(self: TorchBackend, sentences: Sequence[Sequence[int]]) -> Any:
+        seen.extend(len(ids) for ids in sentences)
+        return encode(self, sentences)
 
-    monkeypatch.setattr(module, "beam_search", spy)
+    monkeypatch.setattr(TorchBackend, "encode", spy)
     copier().translate([long_text(9), "the " + "x" * 200 + " dog"])
     assert max(seen) == LIMIT + 1  # and the end mark
     assert all(length > 1 for length in seen)

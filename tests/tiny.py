@@ -16,7 +16,11 @@ from torch import Tensor, nn
 import nmt.config
 from nmt.corpus.prepare import prepare
 from nmt.corpus.recipe import Recipe
+from nmt.inference import search
 from nmt.inference.bundle import ModelInfo
+from nmt.inference.search import Candidate
+from nmt.inference.torch_backend import TorchBackend
+from nmt.inference.types import DecodeOptions
 from nmt.model.config import ModelConfig
 from nmt.model.decoder import DecoderState, Memory
 from nmt.model.seq2seq import Seq2Seq
@@ -195,17 +199,28 @@ class CopyModel(nn.Module):
         """Where ids are expected."""
         return self.output_bias.device
 
+    @property
+    def vocabulary(self) -> int:
+        """Target tokens."""
+        return len(self.output_bias)
+
     def encode(self, source: Tensor, lengths: Tensor) -> Memory:
         """The source ids (B, S) are the memory, the position in them is the state."""
         mask = torch.arange(source.shape[1]) < lengths[:, None]
         start = DecoderState(((torch.zeros(len(source), 1, dtype=torch.long),),))
-        return Memory((source,), (source,), mask, start)
+        kept = source[:, None, :, None]
+        return Memory((kept,), (kept,), mask, start)
 
     def decode(self, target: Tensor, memory: Memory, state: DecoderState) -> tuple[Tensor, DecoderState]:
         """Logits (B, 1, V) that all but make sure of the next source id."""
         position = state.layers[0][0]
         last = memory.mask.sum(1, keepdim=True) - 1
-        chosen = memory.keys[0].gather(1, torch.minimum(position, last))  # (B, 1)
+        chosen = memory.keys[0][:, 0, :, 0].gather(1, torch.minimum(position, last))  # (B, 1)
         chosen = torch.where(position > last, EOS, chosen)
         logits = torch.zeros(len(target), 1, len(self.output_bias)).scatter_(2, chosen[:, :, None], 20.0)
         return logits, DecoderState(((position + 1,),))
+
+
+def beam_search(model: Any, source: list[list[int]], options: DecodeOptions, *cancelled: Any) -> list[list[Candidate]]:
+    """Search with a model in PyTorch, all sentences in one batch."""
+    return search.beam_search(TorchBackend(model), source, options, *cancelled)

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -118,6 +119,38 @@ class Bundle:
             scores=list(self.metrics.get("scores", [])),
             digest=config.sha256[WEIGHTS],
         )
+
+
+def check_alike(bundles: Sequence[Bundle]) -> None:
+    """Raise `BundleError` naming the first of `bundles` that does not share the languages and tokenizers of the first one."""
+    first = bundles[0]
+    for other in bundles[1:]:
+        languages = [f"{b.config.source_language} to {b.config.target_language}" for b in (first, other)]
+        if languages[0] != languages[1]:
+            raise BundleError(
+                f"{other.path / CONFIG}: translates {languages[1]}, but {first.path} {languages[0]}: the models of an ensemble "
+                "share both languages"
+            )
+        ours, theirs = ((b.source_tokenizer.model, b.target_tokenizer.model) for b in (first, other))
+        for name, mine, its in zip(tokenizer_files(other.config.joint_vocabulary), ours, theirs, strict=True):
+            if mine != its:
+                raise BundleError(
+                    f"{other.path / name}: not the tokenizer of {first.path}: the models of an ensemble share theirs "
+                    "(train them on one prepared corpus)"
+                )
+
+
+def describe(bundles: Sequence[Bundle]) -> ModelInfo:
+    """What may be said of the ensemble of `bundles`; scores were measured on a member alone and are left out."""
+    infos = [bundle.info for bundle in bundles]
+    return replace(
+        infos[0],
+        name=" + ".join(info.name for info in infos),
+        parameters=sum(info.parameters for info in infos),
+        architecture=f"ensemble of {len(infos)}: " + " + ".join(info.architecture for info in infos),
+        scores=[],
+        digest="+".join(info.digest for info in infos),
+    )
 
 
 def read_config(path: Path) -> BundleConfig:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from nmt.errors import BundleError, ConfigError
-from nmt.inference.bundle import CONFIG, Bundle, ModelInfo, tokenizer_files
+from nmt.errors import ConfigError
 from nmt.model.decoder import DecoderState, Memory
 from nmt.model.seq2seq import Seq2Seq
 
@@ -25,6 +24,10 @@ class EnsembleState:
     def select(self, rows: Tensor) -> EnsembleState:
         """The states of `rows` (N,) of the batch."""
         return EnsembleState(tuple(member.select(rows) for member in self.members))
+
+    def joined(self, other: EnsembleState) -> EnsembleState:
+        """The rows of both, one after the other."""
+        return EnsembleState(tuple(mine.joined(its) for mine, its in zip(self.members, other.members, strict=True)))
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,19 @@ class EnsembleMemory:
     def select(self, rows: Tensor) -> EnsembleMemory:
         """The memories of `rows` (N,) of the batch."""
         return EnsembleMemory(tuple(member.select(rows) for member in self.members))
+
+    @property
+    def mask(self) -> Tensor:
+        """Which source steps (B, S) are real, the same for all members."""
+        return self.members[0].mask
+
+    def widened(self, steps: int) -> EnsembleMemory:
+        """The same with room for so many source steps."""
+        return EnsembleMemory(tuple(member.widened(steps) for member in self.members))
+
+    def joined(self, other: EnsembleMemory) -> EnsembleMemory:
+        """The rows of both, one after the other."""
+        return EnsembleMemory(tuple(mine.joined(its) for mine, its in zip(self.members, other.members, strict=True)))
 
 
 class Ensemble(nn.Module):
@@ -64,6 +80,11 @@ class Ensemble(nn.Module):
         """Where the members are, and ids are expected."""
         return self.members[0].device
 
+    @property
+    def vocabulary(self) -> int:
+        """Target tokens."""
+        return self.members[0].vocabulary
+
     def encode(self, source: Tensor, lengths: Tensor) -> EnsembleMemory:
         """Encode `source` ids (B, S), right-padded, of `lengths` (B,), end marks included, by every member."""
         return EnsembleMemory(tuple(member.encode(source, lengths) for member in self.members))
@@ -79,35 +100,3 @@ class Ensemble(nn.Module):
         )
         log_p = torch.stack([torch.log_softmax(each.float(), dim=-1) for each in logits])  # (N, B, T, V)
         return torch.logsumexp(log_p, dim=0) - math.log(len(log_p)), EnsembleState(states)
-
-
-def check_alike(bundles: Sequence[Bundle]) -> None:
-    """Raise `BundleError` naming the first of `bundles` that does not share the languages and tokenizers of the first one."""
-    first = bundles[0]
-    for other in bundles[1:]:
-        languages = [f"{b.config.source_language} to {b.config.target_language}" for b in (first, other)]
-        if languages[0] != languages[1]:
-            raise BundleError(
-                f"{other.path / CONFIG}: translates {languages[1]}, but {first.path} {languages[0]}: the models of an ensemble "
-                "share both languages"
-            )
-        ours, theirs = ((b.source_tokenizer.model, b.target_tokenizer.model) for b in (first, other))
-        for name, mine, its in zip(tokenizer_files(other.config.joint_vocabulary), ours, theirs, strict=True):
-            if mine != its:
-                raise BundleError(
-                    f"{other.path / name}: not the tokenizer of {first.path}: the models of an ensemble share theirs "
-                    "(train them on one prepared corpus)"
-                )
-
-
-def describe(bundles: Sequence[Bundle]) -> ModelInfo:
-    """What may be said of the ensemble of `bundles`; scores were measured on a member alone and are left out."""
-    infos = [bundle.info for bundle in bundles]
-    return replace(
-        infos[0],
-        name=" + ".join(info.name for info in infos),
-        parameters=sum(info.parameters for info in infos),
-        architecture=f"ensemble of {len(infos)}: " + " + ".join(info.architecture for info in infos),
-        scores=[],
-        digest="+".join(info.digest for info in infos),
-    )

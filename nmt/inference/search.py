@@ -1,57 +1,33 @@
-"""Beam search over the `encode` / `decode` boundary of a model; a beam of one is greedy search."""
+"""Beam search in a running batch, whose sentences come and go between two steps; a beam of one is greedy search.
+
+The model runs behind a `Backend`; what is here is NumPy, a few small arrays a step.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, Protocol, Self, TypeVar
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
+from nmt.errors import NMTError
+from nmt.inference.backend import Backend
 from nmt.inference.types import DecodeOptions
 from nmt.text.tokenizer import BOS, EOS, PAD, UNK
 
+_NEVER_SAID = (PAD, UNK, BOS)
 
-class Selectable(Protocol):
-    """A value with a row for each sentence or hypothesis of a batch."""
-
-    def select(self, rows: Tensor) -> Self:
-        """The value of `rows` (N,) of the batch, in that order; a row may be repeated or left out."""
-
-
-S = TypeVar("S", bound=Selectable)
-M = TypeVar("M", bound="Encoded[Any]")
-State_co = TypeVar("State_co", bound=Selectable, covariant=True)
-
-
-class Encoded(Selectable, Protocol[State_co]):
-    """What encoding leaves for decoding: `nmt.model.decoder.Memory`, or as much of it as search must know."""
-
-    @property
-    def state(self) -> State_co:
-        """The state before the first target step."""
-
-
-class TranslationModel(Protocol[M, S]):
-    """All that search and the Translator know of a model: `Seq2Seq` is one, an `Ensemble` of them another."""
-
-    @property
-    def device(self) -> torch.device:
-        """Where source and target ids are expected."""
-
-    def eval(self) -> Self:
-        """Turn off what only training has, such as dropout."""
-
-    def encode(self, source: Tensor, lengths: Tensor) -> M:
-        """Encode `source` ids (B, S), right-padded, of `lengths` (B,), end marks included."""
-
-    def decode(self, target: Tensor, memory: M, state: S) -> tuple[Tensor, S]:
-        """Logits (B, T, V) after each of the `target` ids (B, T), and the state after the last."""
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 
 
 class Cancelled(Exception):
     """The caller no longer wants the result."""
+
+
+class SearchError(NMTError):
+    """The model gives no probabilities for a sentence: they are not numbers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,120 +40,157 @@ class Candidate:
     ended: bool
 
 
-@dataclass
-class _Sentence:
-    """A sentence that is being searched for: where its result goes, its length limit, what is finished."""
+@dataclass(eq=False, slots=True)
+class Sentence:
+    """A sentence to be searched for: ids with the end mark, and what has been found so far.
 
-    index: int
-    limit: int
+    When it is done, `finished` are its candidates, best first, `options.beam_size` at most, or `error` says why there are none.
+    """
+
+    ids: Sequence[int]
+    options: DecodeOptions
     finished: list[Candidate] = field(default_factory=list)
+    error: SearchError | None = None
+
+    @property
+    def limit(self) -> int:
+        """Target tokens at most, the end mark included."""
+        return max(1, int(len(self.ids) * self.options.max_length_ratio) + self.options.max_length_extra)
+
+
+class RunningBatch:
+    """Sentences that are searched for together, K rows (hypotheses) each.
+
+    A step extends the K hypotheses of a sentence by their 2 K best continuations, so that ended ones never shrink the beam; a sentence
+    leaves when K have ended or its limit is reached. Scores are log P / length ** length_penalty, the end mark counted. What is found for
+    a sentence depends neither on the others nor on when they come and go.
+    """
+
+    def __init__(self, backend: Backend, beam: int, width: int) -> None:
+        """For sentences with `beam_size` `beam` and up to `width` ids."""
+        self.sentences: list[Sentence] = []
+        self._backend, self._beam = backend, beam
+        self._rows = backend.running(beam, width)
+        # A row for each sentence:
+        self._lengths: Ints = np.zeros(0, np.int64)  # steps done
+        self._limits: Ints = np.zeros(0, np.int64)
+        self._scores: Floats = np.zeros((0, beam))  # log P of each hypothesis
+        self._tokens: Ints = np.zeros((0, beam, 1), np.int64)  # what each says, from the left; room for more
+
+    def join(self, sentences: Sequence[Sentence]) -> None:
+        """Encode sentences and let them take part from the next step on."""
+        count, k = len(sentences), self._beam
+        self._rows.insert(self._backend.encode([sentence.ids for sentence in sentences]))
+        self.sentences += sentences
+        scores = np.full((count, k), -np.inf)
+        scores[:, 0] = 0.0  # all K rows are alike before the first step: only one may continue
+        tokens = np.full((count, k, self._tokens.shape[2]), BOS, np.int64)
+        self._lengths = np.concatenate((self._lengths, np.zeros(count, np.int64)))
+        self._limits = np.concatenate((self._limits, [sentence.limit for sentence in sentences]))
+        self._scores = np.concatenate((self._scores, scores))
+        self._tokens = np.concatenate((self._tokens, tokens))
+
+    def step(self) -> list[Sentence]:
+        """Extend every hypothesis by one token; return the sentences that are done, which have left."""
+        k, count = self._beam, len(self.sentences)
+        found = self._rows.step(self._last().reshape(-1), min(2 * k + len(_NEVER_SAID), self._backend.vocabulary))
+        m = found.ids.shape[1]
+        ids = found.ids.reshape(count, k * m)
+        totals = (found.best.reshape(count, k, m) + self._scores[:, :, None]).reshape(count, k * m)
+        totals[np.isin(ids, _NEVER_SAID)] = -np.inf
+        order = np.argsort(-totals, axis=1, kind="stable")[
+            :, : 2 * k
+        ]  # (N, 2 K), best first; what is no number comes last
+        best, token = np.take_along_axis(totals, order, axis=1), np.take_along_axis(ids, order, axis=1)
+        self._lengths += 1
+        done = self._collect(best, order // m, token)
+        for row in np.flatnonzero(np.isnan(totals).any(axis=1)).tolist():
+            self.sentences[row].error = SearchError(
+                "the model's probabilities are not numbers: its weights may be damaged"
+            )
+            done.append(self.sentences[row])
+        self._extend(best, order // m, token)
+        if done:
+            self.leave(done)
+        return done
+
+    def leave(self, sentences: Sequence[Sentence]) -> None:
+        """Let sentences go, whether they are done or not."""
+        gone = set(map(id, sentences))
+        keep = np.array([row for row, each in enumerate(self.sentences) if id(each) not in gone], np.int64)
+        self.sentences = [self.sentences[row] for row in keep]
+        self._rows.select((keep[:, None] * self._beam + np.arange(self._beam)).reshape(-1), keep)
+        self._lengths, self._limits = self._lengths[keep], self._limits[keep]
+        self._scores, self._tokens = self._scores[keep], self._tokens[keep]
+
+    def _last(self) -> Ints:
+        """The last token (N, K) of each hypothesis, the begin mark before the first."""
+        last = np.maximum(self._lengths - 1, 0)[:, None, None]
+        tokens = np.take_along_axis(self._tokens, np.broadcast_to(last, (*self._scores.shape, 1)), axis=2)[:, :, 0]
+        return np.where(self._lengths[:, None] == 0, BOS, tokens)
+
+    def _collect(self, best: Floats, origin: Ints, token: Ints) -> list[Sentence]:
+        """Move hypotheses that have ended, or have reached the limit, to their sentences; return those that are done."""
+        k, done = self._beam, []
+        ended = (token[:, :k] == EOS) & np.isfinite(best[:, :k])
+        at_limit = self._lengths >= self._limits
+        for row in np.flatnonzero(ended.any(axis=1) | at_limit).tolist():
+            finished = self.sentences[row].finished
+            for column in np.flatnonzero(ended[row]).tolist():
+                self._finish(row, origin[row, column], best[row, column], None)
+            if at_limit[row] and len(finished) < k:
+                going = (token[row] != EOS) & np.isfinite(best[row])
+                for column in np.flatnonzero(going)[: k - len(finished)].tolist():
+                    self._finish(row, origin[row, column], best[row, column], int(token[row, column]))
+            if at_limit[row] or len(finished) >= k:
+                finished.sort(key=lambda candidate: -candidate.score)
+                del finished[k:]
+                done.append(self.sentences[row])
+        return done
+
+    def _finish(self, row: int, origin: int, log_probability: float, token: int | None) -> None:
+        sentence, length = self.sentences[row], int(self._lengths[row])
+        ids = self._tokens[row, origin, : length - 1].tolist() + ([token] if token is not None else [])
+        score = float(log_probability) / length**sentence.options.length_penalty
+        sentence.finished.append(Candidate(ids, float(log_probability), score, ended=token is None))
+
+    def _extend(self, best: Floats, origin: Ints, token: Ints) -> None:
+        """Keep the K best continuations that have not ended."""
+        k, count = self._beam, len(self.sentences)
+        column = np.argsort(token == EOS, axis=1, kind="stable")[
+            :, :k
+        ]  # those that go on, in their order, then the others
+        origin, token = np.take_along_axis(origin, column, axis=1), np.take_along_axis(token, column, axis=1)
+        self._scores = np.where(token == EOS, -np.inf, np.take_along_axis(best, column, axis=1))
+        if self._lengths.max() > self._tokens.shape[2]:
+            self._tokens = np.pad(self._tokens, ((0, 0), (0, 0), (0, self._tokens.shape[2])))
+        self._tokens = np.take_along_axis(self._tokens, origin[:, :, None], axis=1)
+        np.put_along_axis(
+            self._tokens, np.broadcast_to(self._lengths[:, None, None] - 1, (count, k, 1)), token[:, :, None], axis=2
+        )
+        self._rows.select((np.arange(count)[:, None] * k + origin).reshape(-1))
 
 
 def beam_search(
-    model: TranslationModel[M, S],
+    backend: Backend,
     source: Sequence[Sequence[int]],
     options: DecodeOptions,
     cancelled: Callable[[], bool] | None = None,
 ) -> list[list[Candidate]]:
-    """Candidates for each source sentence (ids with the end mark), best first, `options.beam_size` at most.
+    """Candidates for each source sentence (ids with the end mark), best first, `options.beam_size` at most, all in one batch.
 
-    A step extends the K hypotheses of a sentence by their 2 K best continuations, so that ended ones never shrink the beam; a
-    sentence leaves the batch when K have ended or the limit is reached. Scores are log P / length ** length_penalty, the end
-    mark counted. `cancelled` is asked before each step and ends the search by `Cancelled`.
+    `cancelled` is asked before each step and ends the search by `Cancelled`. The engine does the same for sentences that come one by one.
     """
     if not source:
         return []
-    device = model.device
-    lengths = torch.tensor([len(ids) for ids in source], device=device)
-    padded = torch.full((len(source), int(lengths.max())), PAD, device=device)
-    for row, ids in enumerate(source):
-        padded[row, : len(ids)] = torch.tensor(ids, device=device)
-    results: list[list[Candidate]] = [[] for _ in source]
-    with torch.inference_mode():
-        beam = _Beam(model, model.encode(padded, lengths), options, [len(ids) for ids in source])
-        while beam.sentences:
-            if cancelled is not None and cancelled():
-                raise Cancelled
-            for sentence in beam.step():
-                order = sorted(sentence.finished, key=lambda candidate: -candidate.score)
-                results[sentence.index] = order[: options.beam_size]
-    return results
-
-
-class _Beam(Generic[M, S]):
-    """The running batch: sentences not yet done, K rows of state for each."""
-
-    def __init__(self, model: TranslationModel[M, S], memory: M, options: DecodeOptions, lengths: list[int]) -> None:
-        self.model, self.options = model, options
-        k, count = options.beam_size, len(lengths)
-        device = model.device
-        limits = [int(length * options.max_length_ratio) + options.max_length_extra for length in lengths]
-        self.sentences = [_Sentence(index, max(1, limit)) for index, limit in enumerate(limits)]
-        self.memory = memory.select(torch.arange(count, device=device).repeat_interleave(k))
-        self.state: S = self.memory.state
-        self.scores = torch.full((count, k), float("-inf"), device=device)
-        self.scores[:, 0] = 0.0  # all K rows are alike before the first step: only one may continue
-        self.tokens = torch.full((count, k, 1), BOS, device=device)  # (B, K, steps)
-
-    def step(self) -> list[_Sentence]:
-        """Extend every hypothesis by one token; return the sentences that are done, which leave the batch."""
-        k, count = self.options.beam_size, len(self.sentences)
-        logits, state = self.model.decode(self.tokens[:, :, -1].reshape(-1, 1), self.memory, self.state)
-        log_p = torch.log_softmax(logits[:, 0].float(), dim=-1)  # (B K, V)
-        log_p[:, (PAD, UNK, BOS)] = float("-inf")
-        vocabulary = log_p.shape[-1]
-        totals = (self.scores[:, :, None] + log_p.view(count, k, vocabulary)).view(count, -1)
-        best, where = totals.topk(min(2 * k, totals.shape[1] - 1), dim=1)  # (B, 2 K), best first
-        origin, token = where // vocabulary, where % vocabulary
-        done = self._collect(best, origin, token)
-        going = self._continue(best, origin, token, state)
-        if done:
-            self._compact([row for row, sentence in enumerate(self.sentences) if sentence not in done], going)
-        return done
-
-    def _collect(self, best: Tensor, origin: Tensor, token: Tensor) -> list[_Sentence]:
-        """Move hypotheses that have ended, or have reached the limit, to their sentences; return those that are done."""
-        k, length = self.options.beam_size, self.tokens.shape[2]  # the length of a hypothesis with its new token
-        best, origin, token = best.cpu(), origin.cpu(), token.cpu()  # once, not a number at a time from a GPU
-        ended = (token[:, :k] == EOS) & best[:, :k].isfinite()
-        rows = ended.any(dim=1).tolist()
-        done = []
-        for row, sentence in enumerate(self.sentences):
-            if rows[row]:
-                for column in ended[row].nonzero()[:, 0].tolist():
-                    self._finish(sentence, row, int(origin[row, column]), float(best[row, column]), None)
-            if len(sentence.finished) >= k:
-                done.append(sentence)
-            elif length >= sentence.limit:
-                for column in range(best.shape[1]):
-                    value = float(best[row, column])
-                    if len(sentence.finished) < k and int(token[row, column]) != EOS and value > float("-inf"):
-                        self._finish(sentence, row, int(origin[row, column]), value, int(token[row, column]))
-                done.append(sentence)
-        return done
-
-    def _finish(self, sentence: _Sentence, row: int, origin: int, log_probability: float, token: int | None) -> None:
-        ids = self.tokens[row, origin, 1:].tolist() + ([token] if token is not None else [])
-        score = log_probability / self.tokens.shape[2] ** self.options.length_penalty
-        sentence.finished.append(Candidate(ids, log_probability, score, ended=token is None))
-
-    def _continue(self, best: Tensor, origin: Tensor, token: Tensor, state: S) -> S:
-        """Keep the K best continuations that have not ended; return the state in their order."""
-        k = self.options.beam_size
-        live = torch.where(token == EOS, float("-inf"), best)
-        self.scores, column = live.topk(k, dim=1)  # (B, K)
-        origin, token = origin.gather(1, column), token.gather(1, column)
-        history = self.tokens.gather(1, origin[:, :, None].expand(-1, -1, self.tokens.shape[2]))
-        self.tokens = torch.cat((history, token[:, :, None]), dim=2)
-        base = torch.arange(len(self.sentences), device=origin.device)[:, None] * k
-        self.state = state.select((base + origin).view(-1))
-        return self.state
-
-    def _compact(self, rows: list[int], state: S) -> None:
-        """Drop all but `rows` of the sentences."""
-        k = self.options.beam_size
-        keep = torch.tensor(rows, dtype=torch.long, device=self.scores.device)
-        flat = (keep[:, None] * k + torch.arange(k, device=keep.device)).view(-1)
-        self.sentences = [self.sentences[row] for row in rows]
-        self.scores, self.tokens = self.scores[keep], self.tokens[keep]
-        self.memory, self.state = self.memory.select(flat), state.select(flat)
+    sentences = [Sentence(ids, options) for ids in source]
+    batch = RunningBatch(backend, options.beam_size, max(map(len, source)))
+    batch.join(sentences)
+    while batch.sentences:
+        if cancelled is not None and cancelled():
+            raise Cancelled
+        batch.step()
+    for sentence in sentences:
+        if sentence.error is not None:
+            raise sentence.error
+    return [sentence.finished for sentence in sentences]

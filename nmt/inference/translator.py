@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from nmt.errors import InputError
-from nmt.inference import torch_backend
-from nmt.inference.bundle import Bundle, ModelInfo
-from nmt.inference.ensemble import Ensemble, check_alike, describe
-from nmt.inference.search import Candidate, TranslationModel, beam_search
+from nmt.inference.backend import Backend
+from nmt.inference.bundle import Bundle, ModelInfo, check_alike, describe
+from nmt.inference.engine import Engine, Priority
+from nmt.inference.loading import Precision, load_backend
+from nmt.inference.search import Cancelled, Candidate
 from nmt.inference.types import DecodeOptions, Hypothesis, Translation
 from nmt.text.normalize import normalize
 from nmt.text.segment import Segment, split_long
 from nmt.text.tokenizer import EOS, Tokenizer
 
-_BATCH_CELLS = 4096  # hypotheses x source tokens of a batch: large enough for the processor, small enough for memory
-_GPU_CELLS = 8 * _BATCH_CELLS  # there a step costs much the same for few rows as for many
 _WINDOW = 2000  # texts that `translate_iter` sorts at a time
+_ASKED_S = 0.02  # how often a caller is asked whether it still wants its translations
 _UNSPACED = {"zh", "ja", "th", "lo", "km", "my", "bo"}  # languages whose sentences are joined without a space
 _ONE_TEXT = "a list of texts was expected, found one text: put it into a list"
 
@@ -47,34 +47,42 @@ class Translator:
 
     def __init__(
         self,
-        model: TranslationModel[Any, Any],
+        backend: Backend,
         vocabularies: Vocabularies,
         info: ModelInfo,
         defaults: DecodeOptions,
         max_source_tokens: int,
+        workers: int = 1,
     ) -> None:
-        """`max_source_tokens` is the longest source the model was trained for; longer text is split."""
-        self.model, self.vocabularies = model.eval(), vocabularies
+        """`max_source_tokens` is the longest source the model was trained for; longer text is split. `workers` are the engine's."""
+        self.engine, self.vocabularies = Engine(backend, workers), vocabularies
         self.info, self.defaults, self.max_source_tokens = info, defaults, max_source_tokens
 
     @classmethod
     def load(
-        cls, path: Path, threads: int | None = None, device: str = "cpu", ensemble: Sequence[Path] = ()
+        cls,
+        path: Path,
+        threads: int | None = None,
+        device: str = "cpu",
+        ensemble: Sequence[Path] = (),
+        precision: Precision = "auto",
     ) -> Translator:
         """Open a bundle, and those of `ensemble` to decode with it as one model; the search defaults are those of the first.
 
-        Raises `BundleError` naming the file when something of a bundle is missing or damaged, or when they don't go together.
+        On a CPU ONNX Runtime computes, on a GPU and for ensembles PyTorch. Raises `BundleError` naming the file when something of a bundle
+        is missing or damaged, or when they don't go together, and `ConfigError` for a precision that the backend has not.
         """
         bundles = [Bundle.open(item) for item in (path, *ensemble)]
         check_alike(bundles)
-        models = [torch_backend.load_model(bundle, threads, device) for bundle in bundles]
         first = bundles[0]
+        backend, workers = load_backend(bundles, threads, device, precision)
         return cls(
-            Ensemble(models) if ensemble else models[0],
+            backend,
             Vocabularies(first.source_tokenizer, first.target_tokenizer),
             describe(bundles) if ensemble else first.info,
             first.config.decode,
             min(bundle.config.max_source_tokens for bundle in bundles),
+            workers,
         )
 
     def validate(self, text: str) -> None:
@@ -97,11 +105,12 @@ class Translator:
         texts: Sequence[str],
         options: DecodeOptions | None = None,
         cancelled: Callable[[], bool] | None = None,
+        priority: Priority = Priority.DOCUMENT,
     ) -> list[Translation]:
         """A `Translation` for each text, in order; text without content gives "".
 
-        Raises `InputError` for text that is not Unicode or for `n_best` above `beam_size`, and `search.Cancelled` when the callable says
-        so between two steps.
+        Raises `InputError` for text that is not Unicode or for `n_best` above `beam_size`, and `search.Cancelled` soon after the callable
+        says so.
         """
         options = options or self.defaults
         if isinstance(texts, str):  # a sequence of texts too, but not the one that was meant
@@ -111,9 +120,8 @@ class Translator:
         for text in texts:
             self.validate(text)
         parts = self._parts(texts)
-        found = self._search(parts, options, cancelled)
         by_text: dict[int, list[tuple[_Part, list[Candidate]]]] = {index: [] for index in range(len(texts))}
-        for part, candidates in zip(parts, found, strict=True):
+        for part, candidates in zip(parts, self._search(parts, options, priority, cancelled), strict=True):
             by_text[part.text].append((part, candidates))
         return [self._join(text, by_text[index], options) for index, text in enumerate(texts)]
 
@@ -141,21 +149,22 @@ class Translator:
         return _Part(index, [*self.vocabularies.source.encode([segment.text])[0], EOS], segment.inside_word)
 
     def _search(
-        self, parts: list[_Part], options: DecodeOptions, cancelled: Callable[[], bool] | None
+        self,
+        parts: list[_Part],
+        options: DecodeOptions,
+        priority: Priority,
+        cancelled: Callable[[], bool] | None,
     ) -> list[list[Candidate]]:
-        """Candidates of each part; parts of like length share a batch."""
+        """Candidates of each part; what goes wrong with one, and `Cancelled`, ends the others too."""
         order = sorted(range(len(parts)), key=lambda index: -len(parts[index].ids))
-        found: list[list[Candidate]] = [[] for _ in parts]
-        start = 0
-        cells = _GPU_CELLS if self.model.device.type == "cuda" else _BATCH_CELLS
-        while start < len(order):
-            rows = max(1, cells // (options.beam_size * len(parts[order[start]].ids)))
-            batch = order[start : start + rows]
-            results = beam_search(self.model, [parts[index].ids for index in batch], options, cancelled)
-            for index, candidates in zip(batch, results, strict=True):
-                found[index] = candidates
-            start += rows
-        return found
+        futures = self.engine.submit_all([parts[index].ids for index in order], options, priority)
+        by_part = dict(zip(order, futures, strict=True))
+        try:
+            return [_result(by_part[index], cancelled) for index in range(len(parts))]
+        except BaseException:
+            for future in futures:
+                future.cancel()
+            raise
 
     def _join(self, text: str, parts: list[tuple[_Part, list[Candidate]]], options: DecodeOptions) -> Translation:
         if not parts:
@@ -187,3 +196,12 @@ class Translator:
             word_goes_on = part.inside_word and source_spaced  # elsewhere every cut is between words, as far as we know
             text += " " + piece if text and piece and target_spaced and not word_goes_on else piece
         return text
+
+
+def _result(future: Future[list[Candidate]], cancelled: Callable[[], bool] | None) -> list[Candidate]:
+    while cancelled is not None:
+        if cancelled():
+            raise Cancelled
+        if wait([future], _ASKED_S).done:
+            break
+    return future.result()

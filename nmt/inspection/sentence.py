@@ -96,7 +96,7 @@ def inspect(bundle: Bundle, text: str, target: str | None = None, threads: int |
     model = torch_backend.load_model(bundle, threads)
     ended = True
     if ids is None:
-        best = beam_search(model, [[*source, EOS]], decode)[0][0]
+        best = beam_search(torch_backend.TorchBackend(model), [[*source, EOS]], decode)[0][0]
         ids, ended = best.ids, best.ended
     found = capture(model, source, ids)
     subwords = surfaces(bundle.target_tokenizer, ids, normalize(target)) if target else None

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from nmt.model.attention import Attention, make_attention
 from nmt.model.config import DecoderConfig, ModelConfig
@@ -28,6 +29,11 @@ class DecoderState:
         """The state of `rows` (N,) of the batch, in that order; a row may be repeated or left out."""
         return DecoderState(tuple(tuple(part[rows] for part in layer) for layer in self.layers))
 
+    def joined(self, other: DecoderState) -> DecoderState:
+        """The rows of both, one after the other."""
+        layers = zip(self.layers, other.layers, strict=True)
+        return DecoderState(tuple(tuple(map(torch.cat, zip(*pair, strict=True))) for pair in layers))
+
 
 @dataclass(frozen=True)
 class Memory:
@@ -42,6 +48,20 @@ class Memory:
         """The memory of `rows` (N,) of the batch."""
         keys, values = (tuple(part[rows] for part in parts) for parts in (self.keys, self.values))
         return Memory(keys, values, self.mask[rows], self.state.select(rows))
+
+    def widened(self, steps: int) -> Memory:
+        """The same with room for so many source steps."""
+        extra = steps - self.mask.shape[1]
+        keys, values = (tuple(F.pad(part, (0, 0, 0, extra)) for part in parts) for parts in (self.keys, self.values))
+        return Memory(keys, values, F.pad(self.mask, (0, extra)), self.state)
+
+    def joined(self, other: Memory) -> Memory:
+        """The rows of both, which have the same number of source steps, one after the other."""
+        keys, values = (
+            tuple(map(torch.cat, zip(mine, theirs, strict=True)))
+            for mine, theirs in ((self.keys, other.keys), (self.values, other.values))
+        )
+        return Memory(keys, values, torch.cat((self.mask, other.mask)), self.state.joined(other.state))
 
 
 class Bridge(nn.Module):

@@ -68,6 +68,11 @@ class Seq2Seq(nn.Module):
         """Where the model is, and ids are expected."""
         return self.output_bias.device
 
+    @property
+    def vocabulary(self) -> int:
+        """Target tokens."""
+        return len(self.output_bias)
+
     def encode(self, source: Tensor, lengths: Tensor) -> Memory:
         """Encode `source` ids (B, S), right-padded, of `lengths` (B,), end marks included."""
         mask = torch.arange(source.shape[1], device=source.device) < lengths[:, None]  # (B, S)

@@ -28,8 +28,7 @@ import nmt.config
 from nmt.corpus.prepare import count_tokens, is_current, lock, swap_in
 from nmt.corpus.store import MANIFEST, ColumnWriter, PreparedCorpus, TokenColumn
 from nmt.errors import ConfigError, DataError
-from nmt.inference.bundle import CONFIG, Bundle, sha256
-from nmt.inference.ensemble import check_alike
+from nmt.inference.bundle import CONFIG, Bundle, check_alike, sha256
 from nmt.inference.translator import Translator
 from nmt.inference.types import DecodeOptions, Translation
 from nmt.progress import progress

@@ -14,6 +14,7 @@ from torch import Tensor
 from nmt.corpus.store import PreparedCorpus
 from nmt.evaluation.scores import Score, score
 from nmt.inference.bundle import ModelInfo, architecture
+from nmt.inference.torch_backend import TorchBackend
 from nmt.inference.translator import Translator, Vocabularies
 from nmt.inference.types import DecodeOptions
 from nmt.model.capture import capture
@@ -88,7 +89,7 @@ class Validator:
         options = DecodeOptions(beam_size=self._config.validation.beam_size)
         vocabularies = Vocabularies(self._corpus.source_tokenizer, self._corpus.target_tokenizer)
         translator = Translator(
-            model, vocabularies, info, options, self._corpus.manifest["recipe"]["cleaning"]["max_tokens"]
+            TorchBackend(model), vocabularies, info, options, self._corpus.manifest["recipe"]["cleaning"]["max_tokens"]
         )
         pairs = self.pairs[: self._config.validation.sentences]
         mine = [source for source, _ in pairs[world.rank :: world.size]]

@@ -1,0 +1,50 @@
+"""What runs a model for the search: four verbs, encode, insert, step and select. Importable without PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Ints = NDArray[np.int64]
+Encoded = Any  # sentences that a backend has encoded, for its own running batches
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a step says of R rows: log probabilities (R, M) of the M likeliest next tokens, best first, their `ids` (R, M), and for one
+    row those (V,) of all tokens."""
+
+    best: NDArray[np.float32]
+    ids: Ints
+    whole: Callable[[int], NDArray[np.float32]]
+
+
+class Rows(Protocol):
+    """A running batch: N sentences with K rows (hypotheses) each, in which sentences come and go between two steps."""
+
+    def insert(self, encoded: Encoded) -> None:
+        """Let encoded sentences join after those that are there."""
+
+    def step(self, tokens: Ints, top: int) -> Scores:
+        """Feed a token (N K,) to each row; the `top` likeliest next ones of each."""
+
+    def select(self, rows: Ints, sentences: Ints | None = None) -> None:
+        """Keep these of the rows, in this order, one perhaps several times. Where `sentences` is given, those alone stay; else the rows of
+        a sentence remain its own."""
+
+
+class Backend(Protocol):
+    """A model that can be searched."""
+
+    vocabulary: int
+    rows: int  # of a running batch that make good use of the processor
+
+    def encode(self, sentences: Sequence[Sequence[int]]) -> Encoded:
+        """Encode sentences of ids, end marks included, at least one."""
+
+    def running(self, beam: int, width: int) -> Rows:
+        """An empty running batch of `beam` rows a sentence, for sources of up to `width` tokens."""

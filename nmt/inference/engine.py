@@ -1,0 +1,308 @@
+"""The decoding engine: one running batch for the sentences of all callers, in which they come and go at every step.
+
+A recurrent decoder's state is a few vectors of fixed size, so a sentence that is finished leaves at once and another takes its place;
+nobody waits for the longest sentence of a batch. The command line, evaluation and the service all go through here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Future, InvalidStateError
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+from nmt.errors import NMTError
+from nmt.inference.backend import Backend
+from nmt.inference.search import Cancelled, Candidate, RunningBatch, Sentence, beam_search
+from nmt.inference.types import DecodeOptions
+
+_NARROWEST = 16  # source tokens that a running batch has room for, at least; wider ones are twice that, four times, ...
+_CELLS = 4096  # sentences x source tokens that a running batch has room for, at most
+_ENCODED = (
+    2048  # source tokens, padding included, that are encoded between two steps: what the running ones have to wait for
+)
+_AGEING_S = 2.0  # a sentence of a document that has waited so much longer than an interactive one goes first
+_LINGER_S = 5.0  # an idle worker waits so long before its thread ends; the next sentence starts another
+_RATE_S = 10.0  # the time that rates are taken over
+
+
+class Priority(IntEnum):
+    """Who goes first."""
+
+    INTERACTIVE = 0
+    DOCUMENT = 1
+
+
+class DeadlinePassed(NMTError):
+    """A sentence was not finished in time."""
+
+
+@dataclass(eq=False, slots=True)
+class _Job:
+    """A sentence of a caller."""
+
+    sentence: Sentence
+    priority: Priority
+    deadline: float | None
+    since: float
+    future: Future[list[Candidate]] = field(default_factory=Future)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Beam and width of the running batch that it goes to."""
+        width = _NARROWEST
+        while width < len(self.sentence.ids):
+            width *= 2
+        return self.sentence.options.beam_size, width
+
+    @property
+    def urgency(self) -> float:
+        """The smaller, the sooner."""
+        return self.since + _AGEING_S * self.priority
+
+    def wanted(self) -> bool:
+        """Whether the caller still waits; where the deadline has passed it is told so."""
+        if self.deadline is not None and time.monotonic() > self.deadline:
+            self.fail(DeadlinePassed("not translated in time"))
+        return not self.future.done()
+
+    def succeed(self, candidates: list[Candidate]) -> None:
+        with contextlib.suppress(InvalidStateError):  # cancelled at this moment
+            self.future.set_result(candidates)
+
+    def fail(self, error: BaseException) -> None:
+        with contextlib.suppress(InvalidStateError):
+            self.future.set_exception(error)
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """What the engine does now, and has done since it was made."""
+
+    workers: int
+    running: int  # sentences in running batches
+    rows: int  # of these, hypotheses included
+    waiting: int  # sentences that have not begun
+    waiting_tokens: int  # their source tokens
+    oldest_s: float  # how long the oldest of them has waited
+    steps: int
+    sentences: int  # finished
+    tokens: int  # target tokens of their best candidates
+    tokens_per_second: float  # of late
+    failed: int
+    dropped: int  # given up by their callers, or too late
+
+
+class Engine:
+    """Searches for sentences that come one by one, in as many running batches at a time as there are workers.
+
+    Threads are started when there is work, and end after some seconds without. All methods may be called from any thread.
+    """
+
+    def __init__(self, backend: Backend, workers: int = 1) -> None:
+        """Each of the `workers` is a thread with running batches of its own, of `backend.rows` rows together."""
+        self._backend, self._workers = backend, workers
+        self._changed = threading.Condition()
+        self._waiting: dict[tuple[Priority, tuple[int, int]], deque[_Job]] = {}
+        self._alive: list[_Worker] = []
+        self._closed = False
+        self._counts = {"steps": 0, "sentences": 0, "tokens": 0, "failed": 0, "dropped": 0}
+        self._recent: deque[tuple[float, int]] = deque()
+
+    def submit(
+        self,
+        ids: Sequence[int],
+        options: DecodeOptions,
+        priority: Priority = Priority.INTERACTIVE,
+        deadline: float | None = None,
+    ) -> Future[list[Candidate]]:
+        """The candidates for a sentence (ids with the end mark), best first, when they are found.
+
+        Cancelling the future frees the sentence's place. It fails with `DeadlinePassed` after `deadline` (of `time.monotonic`), and with
+        what goes wrong with this sentence alone.
+        """
+        return self.submit_all([ids], options, priority, deadline)[0]
+
+    def submit_all(
+        self,
+        sentences: Sequence[Sequence[int]],
+        options: DecodeOptions,
+        priority: Priority = Priority.INTERACTIVE,
+        deadline: float | None = None,
+    ) -> list[Future[list[Candidate]]]:
+        """As `submit` for each sentence; those of like length next to each other, longest first, are searched for fastest."""
+        now = time.monotonic()
+        jobs = [_Job(Sentence(ids, options), priority, deadline, now) for ids in sentences]
+        with self._changed:
+            if self._closed:
+                raise RuntimeError("the engine is closed")
+            for job in jobs:
+                self._waiting.setdefault((job.priority, job.shape), deque()).append(job)
+            unfinished = sum(map(len, self._waiting.values())) + sum(len(worker.jobs) for worker in self._alive)
+            while len(self._alive) < min(self._workers, unfinished):
+                self._alive.append(_Worker(self, self._backend))
+                self._alive[-1].start()
+            self._changed.notify_all()
+        return [job.future for job in jobs]
+
+    def statistics(self) -> Statistics:
+        """The numbers now."""
+        now = time.monotonic()
+        with self._changed:
+            jobs = [job for queue in self._waiting.values() for job in queue]
+            while self._recent and self._recent[0][0] < now - _RATE_S:
+                self._recent.popleft()
+            since = now - self._recent[0][0] if self._recent else 0.0
+            rate = sum(tokens for _, tokens in self._recent) / max(since, 1.0)
+            return Statistics(
+                workers=len(self._alive),
+                running=sum(len(worker.jobs) for worker in self._alive),
+                rows=sum(worker.rows for worker in self._alive),
+                waiting=len(jobs),
+                waiting_tokens=sum(len(job.sentence.ids) for job in jobs),
+                oldest_s=now - min((job.since for job in jobs), default=now),
+                tokens_per_second=rate,
+                **self._counts,
+            )
+
+    def close(self) -> None:
+        """Stop: what is not finished is cancelled."""
+        with self._changed:
+            self._closed = True
+            for queue in self._waiting.values():
+                for job in queue:
+                    job.future.cancel()
+            self._waiting.clear()
+            self._changed.notify_all()
+
+    # --- what workers ask and tell ----------------------------------------------------------------------------------
+
+    def next(self, worker: _Worker) -> list[_Job] | None:
+        """Sentences of one shape that should join now, none where those that run are enough; waits where nothing runs, and None says that
+        the worker may end."""
+        with self._changed:
+            while not self._closed:
+                if jobs := self._admitted(worker):
+                    return jobs
+                if worker.batches:
+                    return []
+                if not self._changed.wait_for(lambda: self._waiting or self._closed, _LINGER_S):
+                    break
+            self._alive.remove(worker)
+            return None
+
+    def count(self, finished: Sequence[_Job] = (), failed: int = 0, dropped: int = 0, steps: int = 0) -> None:
+        """Add to the statistics."""
+        tokens = sum(len(job.sentence.finished[0].ids) for job in finished)
+        added = {"steps": steps, "sentences": len(finished), "tokens": tokens, "failed": failed, "dropped": dropped}
+        with self._changed:
+            for name, value in added.items():
+                self._counts[name] += value
+            if finished:
+                self._recent.append((time.monotonic(), tokens))
+
+    def _admitted(self, worker: _Worker) -> list[_Job]:
+        """Take sentences of the most urgent shape out of their queue: this worker's share, as far as there is room; but not by ones and
+        twos while many wait, for encoding is faster together."""
+        while self._waiting:
+            key = min(self._waiting, key=lambda key: self._waiting[key][0].urgency)
+            queue, (beam, width) = self._waiting[key], key[1]
+            room = max(1, min(self._backend.rows // beam, _CELLS // width))
+            free = room - -(-worker.rows // beam) if worker.batches else room
+            share = -(-len(queue) // self._workers)
+            if free < min(share, max(1, room // 4)):
+                return []
+            jobs = [queue.popleft() for _ in range(min(free, share, max(1, _ENCODED // width)))]
+            if not queue:
+                del self._waiting[key]
+            wanted = [job for job in jobs if job.wanted()]
+            self._counts["dropped"] += len(jobs) - len(wanted)
+            if wanted:
+                return wanted
+        return []
+
+
+class _Worker(threading.Thread):
+    """A thread with its running batches, one for each shape of those that are in it."""
+
+    def __init__(self, engine: Engine, backend: Backend) -> None:
+        super().__init__(name="nmt-engine", daemon=True)
+        self._engine, self._backend = engine, backend
+        self.batches: dict[tuple[int, int], RunningBatch] = {}
+        self.jobs: dict[int, _Job] = {}  # by the identity of their sentences
+
+    @property
+    def rows(self) -> int:
+        """Rows of all running batches."""
+        return sum(len(batch.sentences) * beam for (beam, _), batch in list(self.batches.items()))
+
+    def run(self) -> None:
+        """Join, step, deliver, until there is nothing to do."""
+        while (jobs := self._engine.next(self)) is not None:
+            if jobs:
+                self._join(jobs)
+            for shape, batch in list(self.batches.items()):
+                self._let_go(batch, [each for each in batch.sentences if not self.jobs[id(each)].wanted()])
+                if batch.sentences:
+                    self._step(shape, batch)
+                if not batch.sentences:
+                    self.batches.pop(shape, None)
+        for job in self.jobs.values():  # the engine has been closed
+            job.future.cancel()
+
+    def _join(self, jobs: Sequence[_Job]) -> None:
+        shape = jobs[0].shape
+        self.jobs |= {id(job.sentence): job for job in jobs}
+        try:
+            batch = self.batches.setdefault(shape, RunningBatch(self._backend, *shape))
+            batch.join([job.sentence for job in jobs])
+        except Exception:
+            self._each_alone(shape, [job.sentence for job in jobs])
+
+    def _step(self, shape: tuple[int, int], batch: RunningBatch) -> None:
+        try:
+            done = batch.step()
+        except Exception:
+            self._each_alone(shape, ())
+            return
+        jobs = [self.jobs.pop(id(sentence)) for sentence in done]
+        for job in jobs:
+            if job.sentence.error is not None:
+                job.fail(job.sentence.error)
+            else:
+                job.succeed(job.sentence.finished)
+        finished = [job for job in jobs if job.sentence.error is None]
+        self._engine.count(finished, failed=len(jobs) - len(finished), steps=1)
+
+    def _let_go(self, batch: RunningBatch, sentences: Sequence[Sentence]) -> None:
+        if sentences:
+            batch.leave(sentences)
+            for sentence in sentences:
+                del self.jobs[id(sentence)]
+            self._engine.count(dropped=len(sentences))
+
+    def _each_alone(self, shape: tuple[int, int], joining: Iterable[Sentence]) -> None:
+        """After a failure of a batch: each of its sentences from the beginning and by itself, so that only the one to blame fails."""
+        together = {id(each): each for each in (*self.batches.pop(shape).sentences, *joining)}
+        for sentence in together.values():
+            job = self.jobs.pop(id(sentence))
+            try:
+                (candidates,) = beam_search(
+                    self._backend,
+                    [sentence.ids],
+                    sentence.options,
+                    lambda job=job: not job.wanted(),  # type: ignore[misc]
+                )
+            except Cancelled:
+                self._engine.count(dropped=1)
+            except Exception as error:
+                job.fail(error)
+                self._engine.count(failed=1)
+            else:
+                sentence.finished = candidates
+                job.succeed(candidates)
+                self._engine.count([job])

@@ -1,0 +1,185 @@
+"""The ONNX Runtime backend: the route on CPUs. Imports no PyTorch."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from nmt.errors import BundleError
+from nmt.inference.backend import Encoded, Scores
+from nmt.inference.bundle import WEIGHTS, Bundle
+from nmt.inference.loading import Precision
+from nmt.inference.onnx_graph import Graph, ModelGraphs, product_graph
+from nmt.inference.weights import Stored, int8_rows, read_stored, tied_names
+from nmt.text.tokenizer import PAD
+
+_MASKED = np.float32(-1e9)  # added to scores at padding
+
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int64]
+
+
+class OnnxBackend:
+    """A model for `RunningBatch` and the engine, run by ONNX Runtime."""
+
+    rows = 320
+
+    def __init__(self, graphs: ModelGraphs, threads: int = 1) -> None:
+        """`threads` work on one operation."""
+        self.vocabulary, self.attentions = graphs.vocabulary, len(graphs.attentions)
+        # Of the arrays of the memory, keys and values of each attention in turn, the axis of source steps.
+        self.step_axes = (2 if graphs.config.attention == "additive" else 3, 2) * self.attentions
+        self._encoder, self._encoder_names = _session(graphs.encoder(), threads)
+        self.step, self.step_names = _session(graphs.step(), threads)
+
+    @classmethod
+    def load(cls, bundle: Bundle, threads: int = 1, precision: Precision = "auto") -> OnnxBackend:
+        """The backend of a bundle; `auto` computes in int8 where the bundle's matrices are stored in int8, else in fp32."""
+        config, path = bundle.config.model, bundle.path / WEIGHTS
+        weights = read_stored(path)
+        if "output" in weights:
+            weights |= dict.fromkeys(tied_names(config), weights["output"])
+        if precision == "fp32":
+            weights = {name: Stored(stored.floats()) for name, stored in weights.items()}
+        elif precision == "int8":
+            weights = {
+                name: int8_rows(stored.floats()) if stored.values.ndim == 2 and stored.scales is None else stored
+                for name, stored in weights.items()
+            }
+        try:
+            return cls(ModelGraphs(config, weights), threads)
+        except KeyError as error:
+            raise BundleError(f"{path}: lacks {error}, which the model that config.yaml describes has") from None
+
+    def encode(self, sentences: Sequence[Sequence[int]]) -> OnnxEncoded:
+        """Run the encoder over sentences of ids, end marks included."""
+        lengths = np.array([len(ids) for ids in sentences], np.int64)
+        padded = np.full((int(lengths.max()), len(sentences)), PAD, np.int64)
+        for column, ids in enumerate(sentences):
+            padded[: len(ids), column] = ids
+        found = self._encoder.run(list(self._encoder_names), {"ids": padded, "lengths": lengths})
+        memory = 2 * self.attentions
+        return OnnxEncoded(lengths, found[:memory], found[memory:])
+
+    def running(self, beam: int, width: int) -> OnnxRows:
+        """An empty running batch of `beam` rows a sentence, whose sources have up to `width` tokens."""
+        return OnnxRows(self, beam, width)
+
+
+@dataclass(frozen=True)
+class OnnxEncoded:
+    """Sentences that are encoded: keys and values of each attention in turn, and the parts of the state, a row each."""
+
+    lengths: Ints
+    memory: list[Floats]
+    state: list[Floats]
+
+
+class OnnxRows:
+    """The running batch: memory of N sentences in arrays with room for more, state of N K rows as ONNX Runtime left it."""
+
+    def __init__(self, backend: OnnxBackend, beam: int, width: int) -> None:
+        self._backend, self._beam, self._width = backend, beam, width
+        self._count = 0
+        self._mask: Floats = np.zeros((0, 1, 1, width), np.float32)
+        self._memory: list[Floats] = []
+        self._state: list[Any] = []  # OrtValues
+        self._rows: Ints = np.zeros(0, np.int64)  # of the state, to go on from
+        self._binding: Any = None  # with the memory of the present sentences, until they change
+
+    def insert(self, encoded: Encoded) -> None:
+        """Let the sentences join after those that are there."""
+        assert isinstance(encoded, OnnxEncoded)
+        count = len(encoded.lengths)
+        begin, end = self._count, self._count + count
+        if end > len(self._mask):
+            self._grow(end, encoded)
+        steps = int(encoded.lengths.max())
+        self._mask[begin:end, 0, 0] = np.where(np.arange(self._width) < encoded.lengths[:, None], 0, _MASKED)
+        for kept, new, axis in zip(self._memory, encoded.memory, self._backend.step_axes, strict=True):
+            kept[begin:end] = 0
+            (kept[begin:end, :, :steps] if axis == 2 else kept[begin:end, :, :, :steps])[:] = new
+        new_state = [np.repeat(part, self._beam, axis=0) for part in encoded.state]
+        if begin:
+            before = [part.numpy()[self._rows] for part in self._state]
+            new_state = [np.concatenate(pair) for pair in zip(before, new_state, strict=True)]
+        self._state = [_value(part) for part in new_state]
+        self._rows = np.arange(end * self._beam)
+        self._count, self._binding = end, None
+
+    def step(self, tokens: Ints, top: int) -> Scores:
+        """Feed a token (N K,) to each row; the `top` best continuations of each."""
+        backend = self._backend
+        if self._binding is None:
+            self._binding = backend.step.io_binding()
+            names = [f"{kind}_{i}" for i in range(backend.attentions) for kind in ("keys", "values")]
+            for name, array in zip(names, self._memory, strict=True):
+                self._binding.bind_ortvalue_input(name, _value(array[: self._count]))
+            self._binding.bind_ortvalue_input("mask", _value(self._mask[: self._count]))
+        binding = self._binding
+        fed = {"tokens": _value(tokens), "rows": _value(self._rows), "top": _value(np.array([top], np.int64))}
+        for (
+            name,
+            value,
+        ) in fed.items():  # which must live until the run is over: the binding knows their memory, not them
+            binding.bind_ortvalue_input(name, value)
+        for number, part in enumerate(self._state):
+            binding.bind_ortvalue_input(f"state_{number}", part)
+        binding.clear_binding_outputs()
+        for name in backend.step_names:
+            binding.bind_output(name, "cpu")
+        backend.step.run_with_iobinding(binding)
+        log_p, best, ids, *self._state = binding.get_outputs()
+        self._rows = np.arange(len(tokens))
+        return Scores(best.numpy(), ids.numpy(), lambda row: np.asarray(log_p.numpy()[row, : backend.vocabulary]))
+
+    def select(self, rows: Ints, sentences: Ints | None = None) -> None:
+        """Keep these of the rows, in this order; where `sentences` is given, those alone stay, in that order."""
+        self._rows = self._rows[rows]
+        if sentences is not None:
+            for array in (self._mask, *self._memory):
+                array[: len(sentences)] = array[sentences]
+            self._count, self._binding = len(sentences), None
+
+    def _grow(self, needed: int, encoded: OnnxEncoded) -> None:
+        room = max(needed, 2 * len(self._mask))
+        shapes = [list(new.shape) for new in encoded.memory]
+        for shape, axis in zip(shapes, self._backend.step_axes, strict=True):
+            shape[0], shape[axis] = room, self._width
+        arrays = [np.zeros(shape, np.float32) for shape in ([room, 1, 1, self._width], *shapes)]
+        if self._count:
+            for array, before in zip(arrays, (self._mask, *self._memory), strict=True):
+                array[: self._count] = before[: self._count]
+        self._mask, *self._memory = arrays
+
+
+def _value(array: NDArray[Any]) -> Any:
+    return onnxruntime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array))
+
+
+def _session(graph: Graph, threads: int) -> tuple[Any, tuple[str, ...]]:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if (
+        not int8_is_exact()
+    ):  # then such products are taken in another way, which is exact everywhere and half as fast with VNNI
+        options.add_session_config_entry("session.x64quantprecision", "1")
+    session = onnxruntime.InferenceSession(graph.model, options, providers=["CPUExecutionProvider"])
+    return session, graph.outputs
+
+
+@functools.cache
+def int8_is_exact() -> bool:
+    """Whether this processor sums products of int8 without saturation: those of x86-64 without VNNI do not."""
+    worst = product_graph(np.full((256, 16), 127, np.int8))
+    session = onnxruntime.InferenceSession(worst.model, providers=["CPUExecutionProvider"])
+    (found,) = session.run(None, {worst.inputs[0]: np.full((4, 256), 255, np.uint8)})
+    return bool((found == 255 * 127 * 256).all())
