@@ -21,8 +21,10 @@ from ray.serve.handle import DeploymentHandle
 
 from nmt.errors import InputError
 from nmt.inference.bundle import ModelInfo
+from nmt.inference.engine import Priority
 from nmt.inference.types import DecodeOptions, Translation
-from serving.batcher import Batcher
+from serving import admission
+from serving.admission import Admission
 from serving.config import ServeConfig, check_models, parse_args
 from serving.gateway import Activity, create_app
 from serving.protocol import DeadlineExceeded, Overloaded, Overrides, Refusal, ServedModel, Unavailable
@@ -37,7 +39,7 @@ _LOST = (RayActorError, WorkerCrashedError, ObjectLostError, DeploymentUnavailab
 _log = logging.getLogger("ray.serve")
 
 
-class Translator(Protocol):
+class Translator(admission.Translator, Protocol):
     """What a replica needs of `nmt.inference.translator.Translator`; the class is named by `loader`."""
 
     info: ModelInfo
@@ -46,25 +48,18 @@ class Translator(Protocol):
     def validate(self, text: str) -> None:
         """Raise `InputError` for a text that cannot be translated."""
 
-    def translate(
-        self, texts: Sequence[str], options: DecodeOptions | None, cancelled: Callable[[], bool] | None
-    ) -> list[Translation]:
-        """A translation for each text, in order."""
-
 
 class TranslatorReplica:
     """Holds one model and translates what all gateways send, in shared batches."""
 
     def __init__(self, path: str, threads: int, config: ServeConfig) -> None:
         """Load the bundle at `path` and decode a first sentence, so that a replica that is up has proved that it works."""
-        # Read when PyTorch is imported, below: a thread that waits must not spin on a core that others need.
-        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         module, _, name = config.loader.partition(":")
         loader = getattr(importlib.import_module(module), name)
         self._translator = cast(Translator, loader.load(Path(path), threads=threads))
         self._defaults = config.decode or self._translator.defaults
-        self._translator.translate([_CANARY], self._defaults, None)
-        self._batcher = Batcher(self._translator.translate, config.batch, config.queue.texts, config.deadline_s)
+        self._translator.begin([_CANARY], self._defaults, Priority.INTERACTIVE).results()
+        self._admission = Admission(self._translator, config.queue.texts, config.deadline_s)
 
     async def translate(self, texts: list[str], overrides: Overrides, timeout_s: float) -> list[Translation] | Refusal:
         """A translation for each text, or why not."""
@@ -72,7 +67,7 @@ class TranslatorReplica:
             options = overrides.apply(self._defaults)
             for text in texts:
                 self._translator.validate(text)
-            return await self._batcher.submit(texts, options, timeout_s)
+            return await self._admission.translate(texts, options, timeout_s)
         except InputError as error:
             return Refusal("input", str(error))
         except DeadlineExceeded as error:
@@ -85,13 +80,13 @@ class TranslatorReplica:
         return ServedModel(self._translator.info, self._defaults)
 
     async def statistics(self) -> dict[str, float]:
-        """The batcher's counts."""
-        return dict(vars(self._batcher.statistics()))
+        """What `Admission.statistics` says."""
+        return self._admission.statistics()
 
     async def check_health(self) -> None:
         """Called by Serve, which replaces a replica that raises here."""
-        if not self._batcher.healthy():
-            raise RuntimeError("the batcher has stopped or is stuck")
+        if not self._admission.healthy():
+            raise RuntimeError("the engine has stopped or is stuck")
 
 
 class ServeBackend:

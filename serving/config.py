@@ -40,16 +40,8 @@ class Limits(Section):
 class Queue(Section):
     """How much may wait; what comes on top is answered 429 at once."""
 
-    texts: int = Field(512, ge=1, description="texts that wait in one translator replica")
+    texts: int = Field(512, ge=1, description="texts that one translator replica has in hand, waiting or running")
     requests: int = Field(256, ge=1, description="requests that one gateway handles at the same time")
-
-
-class Batch(Section):
-    """How a replica forms the batches that it gives to the model."""
-
-    texts: int = Field(64, ge=1, description="texts of one batch")
-    characters: int = Field(12_000, ge=1, description="characters of one batch; one longer text is a batch of its own")
-    wait_ms: float = Field(2.0, ge=0, le=1000, description="time that an idle replica waits for more texts to join")
 
 
 class ServeConfig(Section):
@@ -58,14 +50,13 @@ class ServeConfig(Section):
     models: list[str] = Field(min_length=1, description="bundle folders, absolute, or relative to here or to the clone")
     replicas: int = Field(1, ge=1, le=256, description="translator processes of each model")
     threads: int | None = Field(
-        None, ge=1, description="processor threads of each replica; null shares out all cores but one"
+        None, ge=1, description="running batches of each replica, a processor thread each; null shares out all cores but one"
     )
     gateways: int = Field(1, ge=1, le=64, description="gateway processes")
     deadline_s: float = Field(60.0, gt=0, le=3600, description="longest time that a request may take")
     drain_s: float = Field(60.0, ge=0, le=3600, description="longest time that requests in flight get at shutdown")
     limits: Limits = Limits()
     queue: Queue = Queue()
-    batch: Batch = Batch()
     decode: DecodeOptions | None = Field(None, description="replaces the decode defaults of the bundles")
     loader: str = Field(TRANSLATOR, pattern=r"^[\w.]+:\w+$", description="`module:class` of the translator")
 

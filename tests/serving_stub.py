@@ -5,16 +5,23 @@ It translates to upper case. Texts can ask for trouble: `sleep:SECONDS` takes th
 
 from __future__ import annotations
 
+import contextlib
 import os
+import queue
+import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, InvalidStateError
 from pathlib import Path
+from typing import Any, cast
 
 from nmt.errors import InputError
 from nmt.inference.bundle import ModelInfo
+from nmt.inference.engine import Priority, Statistics
+from nmt.inference.translator import Pending
 from nmt.inference.types import DecodeOptions, Hypothesis, Translation
 
-PER_BATCH_S = 0.01
+PER_TEXT_S = 0.002
 
 
 class StubTranslator:
@@ -24,6 +31,7 @@ class StubTranslator:
         name, source, target = path.name.split("_")
         self.info = ModelInfo(name, source, target, str(path), 1, f"stub, {threads} threads", [], "0" * 64)
         self.defaults = DecodeOptions(beam_size=4)
+        self.engine = StubEngine()
 
     @classmethod
     def load(cls, path: Path, threads: int | None = None) -> StubTranslator:
@@ -40,28 +48,54 @@ class StubTranslator:
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         return [len(text.split()) for text in texts]
 
-    def translate(
+    def begin(
         self,
         texts: Sequence[str],
         options: DecodeOptions | None = None,
-        cancelled: Callable[[], bool] | None = None,
-    ) -> list[Translation]:
-        options = options or self.defaults
-        time.sleep(PER_BATCH_S)
-        for text in texts:
-            self._obey(text, cancelled)
-        return [self._translation(text, options) for text in texts]
+        priority: Priority = Priority.INTERACTIVE,
+    ) -> Pending:
+        jobs: list[tuple[str, Future[Any]]] = [(text, Future()) for text in texts]
+        for job in jobs:
+            self.engine.jobs.put((*job, options or self.defaults))
+        return Pending([future for _, future in jobs], cast(Callable[..., list[Translation]], list))
 
-    def _obey(self, text: str, cancelled: Callable[[], bool] | None) -> None:
+
+class StubEngine:
+    """One thread that does one text after the other."""
+
+    def __init__(self) -> None:
+        self.jobs: queue.Queue[tuple[str, Future[Any], DecodeOptions]] = queue.Queue()
+        self.steps = 0
+        threading.Thread(target=self._work, daemon=True).start()
+
+    def statistics(self) -> Statistics:
+        waiting = self.jobs.qsize()
+        return Statistics(1, 0, 0, waiting, waiting, 0.0, self.steps, self.steps, self.steps, 0.0, 0, 0)
+
+    def _work(self) -> None:
+        while True:
+            text, future, options = self.jobs.get()
+            time.sleep(PER_TEXT_S)
+            try:
+                result = self._obey(text, future, options)
+            except ValueError as error:
+                future.set_exception(error)
+            else:
+                with contextlib.suppress(InvalidStateError):
+                    future.set_result(result)
+            self.steps += 1
+
+    def _obey(self, text: str, future: Future[Any], options: DecodeOptions) -> Translation:
         word, _, value = text.partition(":")
         if word == "sleep":
             ends = time.monotonic() + float(value)
-            while time.monotonic() < ends and not (cancelled and cancelled()):
+            while time.monotonic() < ends and not future.cancelled():
                 time.sleep(0.02)
         elif word == "boom":
             raise ValueError("boom")
         elif word == "die":
             os._exit(1)
+        return self._translation(text, options)
 
     def _translation(self, text: str, options: DecodeOptions) -> Translation:
         best = tuple(Hypothesis(text.upper() + "'" * rank, -0.5 - rank) for rank in range(options.n_best))

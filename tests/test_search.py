@@ -32,7 +32,10 @@ def sentences(count: int, seed: int = 0, vocabulary: int = V) -> list[list[int]]
 
 
 def options(beam: int, penalty: float = 1.0, ratio: float = 1.0, extra: int = 5) -> DecodeOptions:
-    return DecodeOptions(beam_size=beam, length_penalty=penalty, max_length_ratio=ratio, max_length_extra=extra)
+    """All K are wanted."""
+    return DecodeOptions(
+        beam_size=beam, n_best=beam, length_penalty=penalty, max_length_ratio=ratio, max_length_extra=extra
+    )
 
 
 def rescored(model: Seq2Seq, source: list[int], ids: list[int]) -> list[float]:
@@ -57,7 +60,7 @@ def greedy(model: Seq2Seq, source: list[int], limit: int) -> tuple[list[int], bo
 
 
 def simple_beam(
-    model: Seq2Seq, source: list[int], beam: int, penalty: float, limit: int
+    model: Seq2Seq, source: list[int], beam: int, penalty: float, limit: int, to_the_limit: bool = False
 ) -> list[tuple[float, tuple[int, ...]]]:
     """Beam search over one sentence with lists, (score, ids with the end mark), the whole prefix decoded anew each time."""
     memory = model.encode(torch.tensor([source]), torch.tensor([len(source)]))
@@ -74,9 +77,10 @@ def simple_beam(
         live = [item for item in best if item[1][-1] != EOS]
         if length == limit:
             finished += live[: max(0, beam - len(finished))]
-        if len(finished) >= beam:
-            break
         live = live[:beam]
+        ranked = sorted((total / len(ids) ** penalty for total, ids in finished), reverse=True)
+        if not to_the_limit and len(ranked) >= beam and (beam == 1 or ranked[beam - 1] >= live[0][0] / limit**penalty):
+            break
     return sorted(((total / len(ids) ** penalty, ids) for total, ids in finished), reverse=True)[:beam]
 
 
@@ -106,6 +110,20 @@ def test_a_beam_finds_what_a_simple_one_finds(seed: int, beam: int, penalty: flo
         expected = simple_beam(model, source, beam, penalty, limit=len(source) + 5)
         assert [tuple(full(c)) for c in candidates] == [ids for _, ids in expected]
         assert [c.score for c in candidates] == pytest.approx([score for score, _ in expected], abs=1e-3)
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.integers(0, 1000), st.integers(2, 5), st.sampled_from([0.0, 0.6, 1.0, 2.0]), st.floats(-2.0, 3.0))
+def test_a_search_ends_when_its_best_are_known_and_not_before(seed: int, beam: int, penalty: float, end: float) -> None:
+    model = decided(seed, end=end)
+    batch = sentences(2, seed)
+    for n_best in (1, beam - 1):
+        found = tiny.beam_search(model, batch, options(beam, penalty).model_copy(update={"n_best": n_best}))
+        for source, candidates in zip(batch, found, strict=True):
+            everything = simple_beam(model, source, beam, penalty, len(source) + 5, to_the_limit=True)
+            ended = [item for item in everything if item[1][-1] == EOS][:n_best]
+            if len(ended) == n_best:
+                assert [tuple(full(c)) for c in candidates[:n_best]] == [ids for _, ids in ended]
 
 
 @settings(deadline=None, max_examples=25)

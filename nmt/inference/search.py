@@ -44,7 +44,8 @@ class Candidate:
 class Sentence:
     """A sentence to be searched for: ids with the end mark, and what has been found so far.
 
-    When it is done, `finished` are its candidates, best first, `options.beam_size` at most, or `error` says why there are none.
+    When it is done, `finished` are its candidates, best first, at least `options.n_best` where there are so many and `options.beam_size`
+    at most, or `error` says why there are none.
     """
 
     ids: Sequence[int]
@@ -61,9 +62,10 @@ class Sentence:
 class RunningBatch:
     """Sentences that are searched for together, K rows (hypotheses) each.
 
-    A step extends the K hypotheses of a sentence by their 2 K best continuations, so that ended ones never shrink the beam; a sentence
-    leaves when K have ended or its limit is reached. Scores are log P / length ** length_penalty, the end mark counted. What is found for
-    a sentence depends neither on the others nor on when they come and go.
+    A step extends the K hypotheses of a sentence by their 2 K best continuations, so that ended ones never shrink the beam. Scores are
+    log P / length ** length_penalty, the end mark counted. A sentence leaves when its `n_best` best are known: when none of the hypotheses
+    that go on can come before them any more, or its limit is reached. What is found for a sentence depends neither on the others nor on
+    when they come and go.
     """
 
     def __init__(self, backend: Backend, beam: int, width: int) -> None:
@@ -74,6 +76,7 @@ class RunningBatch:
         # A row for each sentence:
         self._lengths: Ints = np.zeros(0, np.int64)  # steps done
         self._limits: Ints = np.zeros(0, np.int64)
+        self._found: NDArray[np.bool_] = np.zeros(0, np.bool_)  # whether n_best hypotheses have ended
         self._scores: Floats = np.zeros((0, beam))  # log P of each hypothesis
         self._tokens: Ints = np.zeros((0, beam, 1), np.int64)  # what each says, from the left; room for more
 
@@ -87,6 +90,7 @@ class RunningBatch:
         tokens = np.full((count, k, self._tokens.shape[2]), BOS, np.int64)
         self._lengths = np.concatenate((self._lengths, np.zeros(count, np.int64)))
         self._limits = np.concatenate((self._limits, [sentence.limit for sentence in sentences]))
+        self._found = np.concatenate((self._found, np.zeros(count, np.bool_)))
         self._scores = np.concatenate((self._scores, scores))
         self._tokens = np.concatenate((self._tokens, tokens))
 
@@ -120,7 +124,7 @@ class RunningBatch:
         keep = np.array([row for row, each in enumerate(self.sentences) if id(each) not in gone], np.int64)
         self.sentences = [self.sentences[row] for row in keep]
         self._rows.select((keep[:, None] * self._beam + np.arange(self._beam)).reshape(-1), keep)
-        self._lengths, self._limits = self._lengths[keep], self._limits[keep]
+        self._lengths, self._limits, self._found = self._lengths[keep], self._limits[keep], self._found[keep]
         self._scores, self._tokens = self._scores[keep], self._tokens[keep]
 
     def _last(self) -> Ints:
@@ -134,19 +138,29 @@ class RunningBatch:
         k, done = self._beam, []
         ended = (token[:, :k] == EOS) & np.isfinite(best[:, :k])
         at_limit = self._lengths >= self._limits
-        for row in np.flatnonzero(ended.any(axis=1) | at_limit).tolist():
-            finished = self.sentences[row].finished
+        for row in np.flatnonzero(ended.any(axis=1) | at_limit | self._found).tolist():
+            sentence = self.sentences[row]
             for column in np.flatnonzero(ended[row]).tolist():
                 self._finish(row, origin[row, column], best[row, column], None)
-            if at_limit[row] and len(finished) < k:
-                going = (token[row] != EOS) & np.isfinite(best[row])
-                for column in np.flatnonzero(going)[: k - len(finished)].tolist():
+            going = np.flatnonzero((token[row] != EOS) & np.isfinite(best[row]))
+            if at_limit[row]:
+                for column in going[: max(0, sentence.options.n_best - len(sentence.finished))].tolist():
                     self._finish(row, origin[row, column], best[row, column], int(token[row, column]))
-            if at_limit[row] or len(finished) >= k:
-                finished.sort(key=lambda candidate: -candidate.score)
-                del finished[k:]
-                done.append(self.sentences[row])
+            sentence.finished.sort(key=lambda candidate: -candidate.score)
+            del sentence.finished[k:]
+            self._found[row] = len(sentence.finished) >= sentence.options.n_best
+            if at_limit[row] or not len(going) or (self._found[row] and self._decided(row, best[row, going[0]])):
+                done.append(sentence)
         return done
+
+    def _decided(self, row: int, going: float) -> bool:
+        """Whether no hypothesis that still goes on, the likeliest with log P `going`, can come before the `n_best` that are finished.
+
+        Whatever it says, log P will be no higher, and the length that it is divided by no larger than the limit. Greedy search has no other
+        hypothesis."""
+        options = self.sentences[row].options
+        bound = going / float(self._limits[row]) ** options.length_penalty
+        return self._beam == 1 or self.sentences[row].finished[options.n_best - 1].score >= bound
 
     def _finish(self, row: int, origin: int, log_probability: float, token: int | None) -> None:
         sentence, length = self.sentences[row], int(self._lengths[row])
@@ -177,7 +191,7 @@ def beam_search(
     options: DecodeOptions,
     cancelled: Callable[[], bool] | None = None,
 ) -> list[list[Candidate]]:
-    """Candidates for each source sentence (ids with the end mark), best first, `options.beam_size` at most, all in one batch.
+    """Candidates for each source sentence (ids with the end mark), best first, as in `Sentence.finished`, all in one batch.
 
     `cancelled` is asked before each step and ends the search by `Cancelled`. The engine does the same for sentences that come one by one.
     """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, wait
+from concurrent.futures import FIRST_EXCEPTION, Future, wait
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,6 +40,31 @@ class _Part:
     text: int
     ids: list[int]
     inside_word: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Pending:
+    """Texts that are being translated: the futures of their segments."""
+
+    futures: list[Future[list[Candidate]]]
+    join: Callable[[list[list[Candidate]]], list[Translation]]
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Wait until all is done or something has gone wrong; whether that is so."""
+        done, waiting = wait(self.futures, timeout_s, FIRST_EXCEPTION)
+        return not waiting or any(future.exception() for future in done)
+
+    def results(self) -> list[Translation]:
+        """A translation for each text; waits. Raises what has gone wrong, if something has."""
+        for future in self.futures:
+            if future.done():
+                future.result()
+        return self.join([future.result() for future in self.futures])
+
+    def cancel(self) -> None:
+        """Give up what is not finished."""
+        for future in self.futures:
+            future.cancel()
 
 
 class Translator:
@@ -105,12 +130,26 @@ class Translator:
         texts: Sequence[str],
         options: DecodeOptions | None = None,
         cancelled: Callable[[], bool] | None = None,
-        priority: Priority = Priority.DOCUMENT,
     ) -> list[Translation]:
         """A `Translation` for each text, in order; text without content gives "".
 
-        Raises `InputError` for text that is not Unicode or for `n_best` above `beam_size`, and `search.Cancelled` soon after the callable
-        says so.
+        Raises what `begin` raises, what goes wrong with a text, and `search.Cancelled` soon after the callable says so.
+        """
+        pending = self.begin(texts, options, Priority.DOCUMENT)
+        try:
+            while not (cancelled and cancelled()):
+                if pending.wait(_ASKED_S if cancelled else None):
+                    return pending.results()
+            raise Cancelled
+        finally:
+            pending.cancel()
+
+    def begin(
+        self, texts: Sequence[str], options: DecodeOptions | None = None, priority: Priority = Priority.INTERACTIVE
+    ) -> Pending:
+        """Begin to translate texts, beside whatever the engine has in hand.
+
+        Raises `InputError` for text that is not Unicode or for `n_best` above `beam_size`.
         """
         options = options or self.defaults
         if isinstance(texts, str):  # a sequence of texts too, but not the one that was meant
@@ -120,10 +159,17 @@ class Translator:
         for text in texts:
             self.validate(text)
         parts = self._parts(texts)
-        by_text: dict[int, list[tuple[_Part, list[Candidate]]]] = {index: [] for index in range(len(texts))}
-        for part, candidates in zip(parts, self._search(parts, options, priority, cancelled), strict=True):
-            by_text[part.text].append((part, candidates))
-        return [self._join(text, by_text[index], options) for index, text in enumerate(texts)]
+        order = sorted(range(len(parts)), key=lambda index: -len(parts[index].ids))
+        futures = self.engine.submit_all([parts[index].ids for index in order], options, priority)
+        by_part = dict(zip(order, futures, strict=True))
+
+        def join(found: list[list[Candidate]]) -> list[Translation]:
+            by_text: dict[int, list[tuple[_Part, list[Candidate]]]] = {index: [] for index in range(len(texts))}
+            for part, candidates in zip(parts, found, strict=True):
+                by_text[part.text].append((part, candidates))
+            return [self._join(text, by_text[index], options) for index, text in enumerate(texts)]
+
+        return Pending([by_part[index] for index in range(len(parts))], join)
 
     def translate_iter(self, texts: Iterable[str], options: DecodeOptions | None = None) -> Iterator[Translation]:
         """As `translate` for any number of texts, in constant memory; results come in order, a window at a time."""
@@ -147,24 +193,6 @@ class Translator:
 
     def _part(self, index: int, segment: Segment) -> _Part:
         return _Part(index, [*self.vocabularies.source.encode([segment.text])[0], EOS], segment.inside_word)
-
-    def _search(
-        self,
-        parts: list[_Part],
-        options: DecodeOptions,
-        priority: Priority,
-        cancelled: Callable[[], bool] | None,
-    ) -> list[list[Candidate]]:
-        """Candidates of each part; what goes wrong with one, and `Cancelled`, ends the others too."""
-        order = sorted(range(len(parts)), key=lambda index: -len(parts[index].ids))
-        futures = self.engine.submit_all([parts[index].ids for index in order], options, priority)
-        by_part = dict(zip(order, futures, strict=True))
-        try:
-            return [_result(by_part[index], cancelled) for index in range(len(parts))]
-        except BaseException:
-            for future in futures:
-                future.cancel()
-            raise
 
     def _join(self, text: str, parts: list[tuple[_Part, list[Candidate]]], options: DecodeOptions) -> Translation:
         if not parts:
@@ -196,12 +224,3 @@ class Translator:
             word_goes_on = part.inside_word and source_spaced  # elsewhere every cut is between words, as far as we know
             text += " " + piece if text and piece and target_spaced and not word_goes_on else piece
         return text
-
-
-def _result(future: Future[list[Candidate]], cancelled: Callable[[], bool] | None) -> list[Candidate]:
-    while cancelled is not None:
-        if cancelled():
-            raise Cancelled
-        if wait([future], _ASKED_S).done:
-            break
-    return future.result()
