@@ -174,7 +174,9 @@ def best_translator(trainer: Trainer) -> Translator:
             parameter.copy_(weights[name])
     info = ModelInfo("transformer", *corpus.languages, "", parameters(model), "Transformer", [], "")
     vocabularies = Vocabularies(corpus.source_tokenizer, corpus.target_tokenizer)
-    return Translator(TorchBackend(model), vocabularies, info, DecodeOptions(), corpus.manifest["lengths"]["source"]["0.999"])
+    return Translator(
+        TorchBackend(model), vocabularies, info, DecodeOptions(), corpus.manifest["lengths"]["source"]["0.999"]
+    )
 
 
 def seen_subwords(trainer: Trainer) -> int:

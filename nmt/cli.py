@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import nmt
 from nmt.commands import inspecting, reporting, studying, training, using
+from nmt.commands.arguments import EXTRAS, missing
 from nmt.errors import NMTError
 
 
@@ -19,8 +20,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _serve(given[1:])
     options = _parser().parse_args(given)
     try:
-        status: int = options.run(options)
-        return status
+        try:
+            status: int = options.run(options)
+            return status
+        except ModuleNotFoundError as error:
+            if error.name not in EXTRAS:
+                raise
+            raise missing(error.name) from None
     except NMTError as error:
         print(f"nmt {options.command}: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

@@ -16,6 +16,7 @@ from typing import Protocol
 
 from nmt.errors import NMTError
 from nmt.inference.engine import Engine, Priority
+from nmt.inference.search import Candidate
 from nmt.inference.translator import Pending
 from nmt.inference.types import DecodeOptions, Translation
 from serving.protocol import DeadlineExceeded, Overloaded, Unavailable
@@ -64,13 +65,15 @@ class Admission:
         if self._in_hand + len(texts) > self._capacity:
             self._refused += 1
             raise Overloaded(f"{self._in_hand} texts are in hand already", self._time_to_clear())
-        pending = self._translator.begin(texts, options, Priority.DOCUMENT if len(texts) > _DOCUMENT else Priority.INTERACTIVE)
+        pending = self._translator.begin(
+            texts, options, Priority.DOCUMENT if len(texts) > _DOCUMENT else Priority.INTERACTIVE
+        )
         self._pending.add(pending)
         self._in_hand += len(texts)
         limit = self._deadline_s if timeout_s is None else min(timeout_s, self._deadline_s)
         futures = [asyncio.wrap_future(future) for future in pending.futures]
         try:
-            unfinished: set[asyncio.Future[object]] = set()
+            unfinished: set[asyncio.Future[list[Candidate]]] = set()
             if futures:
                 _, unfinished = await asyncio.wait(futures, timeout=limit, return_when=asyncio.FIRST_EXCEPTION)
             if self._closed:
@@ -86,8 +89,9 @@ class Admission:
             _log.error("a text could not be translated: %s", type(error).__name__, exc_info=error)
             raise
         finally:
+            pending.cancel()
             for future in futures:
-                if not future.cancel() and not future.cancelled():  # which cancels the engine's own
+                if not future.cancel() and not future.cancelled():
                     future.exception()  # it has been told of, or there was one before it
             self._in_hand -= len(texts)
             self._pending.discard(pending)

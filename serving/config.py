@@ -50,7 +50,9 @@ class ServeConfig(Section):
     models: list[str] = Field(min_length=1, description="bundle folders, absolute, or relative to here or to the clone")
     replicas: int = Field(1, ge=1, le=256, description="translator processes of each model")
     threads: int | None = Field(
-        None, ge=1, description="running batches of each replica, a processor thread each; null shares out all cores but one"
+        None,
+        ge=1,
+        description="running batches of each replica, a processor thread each; null shares out all cores but one",
     )
     gateways: int = Field(1, ge=1, le=64, description="gateway processes")
     deadline_s: float = Field(60.0, gt=0, le=3600, description="longest time that a request may take")

@@ -324,3 +324,21 @@ def test_ctrl_c_saves_a_checkpoint_and_exits_130(corpus: Path, tmp_path: Path) -
     assert "saved; the same command goes on from there" in errors
     assert "Traceback" not in errors
     assert len(list((tmp_path / "run" / "checkpoints").glob("0*/state.json"))) >= 1
+
+
+def test_a_command_without_pytorch_says_what_to_install(tmp_path: Path) -> None:
+    code = (
+        "import sys; sys.modules['torch'] = None\n"  # as if it were not installed
+        "from nmt.cli import main; sys.exit(main(sys.argv[1:]))\n"
+    )
+    bundle = str(ROOT / "data/pretrained/tatoeba-en-de")
+    for command, status, said in (
+        (["train", "multi30k-en-de"], 2, "nmt train: this needs torch: pip install 'strata-nmt[train]'"),
+        (["translate", bundle, "--text", "Hi.", "--ensemble", bundle], 2, "nmt translate: this needs torch"),
+        (["translate", bundle, "--text", "Good morning!"], 0, ""),
+        (["info", bundle], 0, ""),
+    ):
+        result = subprocess.run([sys.executable, "-c", code, *command], capture_output=True, text=True, cwd=ROOT)
+        assert result.returncode == status, result.stderr
+        assert result.stderr.startswith(said)
+        assert result.stderr.count("\n") == bool(status)

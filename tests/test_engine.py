@@ -127,8 +127,8 @@ def gated() -> Iterator[tuple[CountingBackend, Gate, Engine]]:
     backend = CountingBackend(gate)
     engine = Engine(backend)
     yield backend, gate, engine
-    engine.close()
     gate.open()
+    engine.close()
 
 
 # --- what a sentence's result does not depend on ----------------------------------------------------------------------
@@ -171,9 +171,12 @@ def test_a_sentence_joins_a_running_batch_and_leaves_before_it_is_over(gated: An
 
 
 def test_sentences_of_other_beams_and_lengths_run_beside(gated: Any) -> None:
-    backend, gate, engine = gated
+    _backend, gate, engine = gated
     gate.open()
-    futures = [engine.submit([n, *[7] * length, EOS], options(beam, 30)) for n, beam, length in ((9, 1, 0), (8, 3, 0), (7, 1, 40))]
+    futures = [
+        engine.submit([n, *[7] * length, EOS], options(beam, 30))
+        for n, beam, length in ((9, 1, 0), (8, 3, 0), (7, 1, 40))
+    ]
     assert [len(f.result(timeout=20)[0].ids) for f in futures] == [9, 8, 7]
 
 
@@ -241,7 +244,6 @@ def test_cancelling_frees_the_place(gated: Any) -> None:
     gate.open(20)
     assert waiting.result(timeout=20)[0].ids == [5, 5]
     assert engine.statistics().dropped == 4
-    engine.close()
 
 
 def test_a_waiting_sentence_that_is_cancelled_never_runs(gated: Any) -> None:
@@ -255,7 +257,7 @@ def test_a_waiting_sentence_that_is_cancelled_never_runs(gated: Any) -> None:
 
 
 def test_a_deadline_ends_a_sentence_that_runs_and_one_that_waits(gated: Any) -> None:
-    backend, gate, engine = gated
+    _backend, gate, engine = gated
     now = time.monotonic()
     running = engine.submit_all([[300, EOS]] * 8, LONG, deadline=now + 0.2)
     waiting = engine.submit([4, EOS], LONG, deadline=now + 0.1)
@@ -289,8 +291,11 @@ def test_closing_cancels_what_is_not_finished(gated: Any) -> None:
     _, gate, engine = gated
     futures = engine.submit_all([[300, EOS]] * 12, LONG)
     wait_until(lambda: engine.statistics().running == 8)
-    engine.close()
+    closing = threading.Thread(target=engine.close)
+    closing.start()
+    time.sleep(0.05)
     gate.open()
+    closing.join(20)
     for future in futures:
         with pytest.raises(CancelledError):
             future.result(timeout=20)

@@ -116,7 +116,9 @@ def test_five_hundred_random_requests_each_get_their_own_answers() -> None:
             await asyncio.sleep(chance.random() * 0.3)
             options = chance.choice([GREEDY, BEAM])
             texts = [f"{number}.{item}" for item in range(chance.choice([1, 1, 1, 2, 5, 17]))]
-            assert texts_of(await subject.translate(texts, options)) == [f"{text}/{options.beam_size}" for text in texts]
+            assert texts_of(await subject.translate(texts, options)) == [
+                f"{text}/{options.beam_size}" for text in texts
+            ]
 
         await asyncio.gather(*map(request, range(500)))
         assert subject.statistics()["in_hand"] == 0

@@ -16,11 +16,20 @@ def positive(text: str) -> int:
     return int(text)
 
 
+# Packages that are not there in every installation, and the extra that brings them.
+EXTRAS = {"torch": "train", "datasets": "train", "tensorboard": "train", "matplotlib": "study", "sklearn": "study"}
+
+
+def missing(module: str) -> ConfigError:
+    """The error that says how to install one of them."""
+    return ConfigError(f"this needs {module}: pip install 'strata-nmt[{EXTRAS[module]}]'")
+
+
 def needs(*modules: str) -> None:
-    """Raise `ConfigError` that says how to install the first of `modules` that is missing, before any work is done."""
+    """Raise the error for the first of `modules` that is missing, before any work is done."""
     for module in modules:
         if importlib.util.find_spec(module) is None:
-            raise ConfigError(f"this needs {module}: pip install 'strata-nmt[study]'")
+            raise missing(module)
 
 
 def decoding() -> argparse.ArgumentParser:

@@ -6,9 +6,11 @@ nobody waits for the longest sentence of a batch. The command line, evaluation a
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, InvalidStateError
@@ -28,6 +30,18 @@ _ENCODED = (
 _AGEING_S = 2.0  # a sentence of a document that has waited so much longer than an interactive one goes first
 _LINGER_S = 5.0  # an idle worker waits so long before its thread ends; the next sentence starts another
 _RATE_S = 10.0  # the time that rates are taken over
+
+
+_PATIENCE_S = 10.0  # for a step, at the end
+
+_engines: weakref.WeakSet[Engine] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    """End all threads before the interpreter ends, which would end them in the middle of a step."""
+    for engine in list(_engines):
+        engine.close()
 
 
 class Priority(IntEnum):
@@ -112,6 +126,7 @@ class Engine:
         self._closed = False
         self._counts = {"steps": 0, "sentences": 0, "tokens": 0, "failed": 0, "dropped": 0}
         self._recent: deque[tuple[float, int]] = deque()
+        _engines.add(self)
 
     def submit(
         self,
@@ -170,14 +185,17 @@ class Engine:
             )
 
     def close(self) -> None:
-        """Stop: what is not finished is cancelled."""
+        """Stop after the present step: what is not finished is cancelled."""
         with self._changed:
             self._closed = True
+            alive = list(self._alive)
             for queue in self._waiting.values():
                 for job in queue:
                     job.future.cancel()
             self._waiting.clear()
             self._changed.notify_all()
+        for worker in alive:
+            worker.join(_PATIENCE_S)
 
     # --- what workers ask and tell ----------------------------------------------------------------------------------
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import get_args
 
 from nmt.errors import ConfigError
 from nmt.inference.backend import Backend
 from nmt.inference.bundle import Bundle
-
-Precision = Literal["auto", "fp32", "int8"]
+from nmt.inference.types import Precision
 
 
 def load_backend(

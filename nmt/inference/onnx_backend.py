@@ -14,11 +14,14 @@ from numpy.typing import NDArray
 from nmt.errors import BundleError
 from nmt.inference.backend import Encoded, Scores
 from nmt.inference.bundle import WEIGHTS, Bundle
-from nmt.inference.loading import Precision
-from nmt.inference.onnx_graph import Graph, ModelGraphs, product_graph
+from nmt.inference.onnx_graph import ModelGraphs
+from nmt.inference.onnx_writer import Graph, product_graph
+from nmt.inference.search import beam_search
+from nmt.inference.types import DecodeOptions, Precision
 from nmt.inference.weights import Stored, int8_rows, read_stored, tied_names
-from nmt.text.tokenizer import PAD
+from nmt.text.tokenizer import EOS, PAD
 
+_OTHER = "{}: its tensors are not those of the model that config.yaml describes"
 _MASKED = np.float32(-1e9)  # added to scores at padding
 
 Floats = NDArray[np.float32]
@@ -53,9 +56,18 @@ class OnnxBackend:
                 for name, stored in weights.items()
             }
         try:
-            return cls(ModelGraphs(config, weights), threads)
+            made = cls(ModelGraphs(config, weights), threads)
+            sizes = len(weights["source_embedding.weight"].values), made.vocabulary
+            beam_search(made, [[EOS]], DecodeOptions(beam_size=1, max_length_ratio=0.1, max_length_extra=1))
         except KeyError as error:
             raise BundleError(f"{path}: lacks {error}, which the model that config.yaml describes has") from None
+        except Exception as error:  # ONNX Runtime's are no kind of their own
+            raise BundleError(f"{_OTHER.format(path)} ({str(error).strip().splitlines()[-1]})") from None
+        if sizes != (len(bundle.source_tokenizer), len(bundle.target_tokenizer)):
+            raise BundleError(
+                f"{_OTHER.format(path)}: it has {sizes[0]} and {sizes[1]} subwords, the tokenizers others"
+            )
+        return made
 
     def encode(self, sentences: Sequence[Sequence[int]]) -> OnnxEncoded:
         """Run the encoder over sentences of ids, end marks included."""

@@ -8,90 +8,27 @@ batch, as ONNX Runtime's own dynamic quantisation has it, would let a neighbour 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
-import onnx
-from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper
 
+from nmt.inference.onnx_parts import Parts
+from nmt.inference.onnx_writer import FLOAT, INT64, Graph, Writer
 from nmt.inference.weights import Stored
-from nmt.model.config import Cell, ModelConfig, StackConfig
+from nmt.model.config import ModelConfig, StackConfig
 
-FLOAT, INT64 = TensorProto.FLOAT, TensorProto.INT64
-_OPSETS = [helper.make_opsetid("", 21), helper.make_opsetid("com.microsoft", 1)]
 _BLOCK = 64  # columns of the vocabulary whose maximum is taken first when the best are looked for
 _NEVER = -1e30  # a score of no probability, finite so that no difference of two is no number
-_SMALLEST = 1e-30  # the scale of a row of zeros
-
-Array = NDArray[Any]
 
 
-@dataclass(frozen=True)
-class Graph:
-    """A serialised graph, and the names of its inputs and outputs in order."""
-
-    model: bytes
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-
-
-@dataclass
-class _Graph:
-    """A graph being written: operations take names of values and return the name of their result."""
-
-    scope: str = ""  # before the names of its values
-    constants: dict[str, onnx.TensorProto] = field(default_factory=dict)  # those of a loop's body are its surroundings'
-    nodes: list[onnx.NodeProto] = field(default_factory=list)
-    _count: int = 0
-
-    def op(self, kind: str, *inputs: str, domain: str = "", **attributes: Any) -> str:
-        """One operation with one result."""
-        return self.ops(kind, 1, *inputs, domain=domain, **attributes)[0]
-
-    def ops(self, kind: str, results: int, *inputs: str, domain: str = "", **attributes: Any) -> list[str]:
-        """One operation with so many results."""
-        self._count += 1
-        outputs = [f"{self.scope}{kind}_{self._count}_{number}" for number in range(results)]
-        self.nodes.append(helper.make_node(kind, inputs, outputs, domain=domain, **attributes))
-        return outputs
-
-    def constant(self, value: Array, name: str = "") -> str:
-        """A constant; one of a name is kept once."""
-        name = name or f"constant_{len(self.constants)}"
-        if name not in self.constants:
-            self.constants[name] = numpy_helper.from_array(np.ascontiguousarray(value), name)
-        return name
-
-    def ints(self, *values: int) -> str:
-        """A constant list of whole numbers."""
-        return self.constant(np.array(values, np.int64), "ints_" + "_".join(map(str, values)))
-
-    def number(self, value: float) -> str:
-        """A constant number."""
-        return self.constant(np.array(value, np.float32), f"number_{value!r}")
-
-    def finished(self, inputs: Sequence[tuple[str, int, Sequence[int | str]]], outputs: dict[str, str]) -> Graph:
-        """The whole, with inputs of (name, type, shape) and outputs by the names that they are to have."""
-        names = {value: name for name, value in outputs.items()}
-        for node in self.nodes:
-            for values in (node.input, node.output):
-                values[:] = [names.get(value, value) for value in values]
-        infos = [helper.make_tensor_value_info(name, kind, list(shape)) for name, kind, shape in inputs]
-        results = [onnx.ValueInfoProto(name=name) for name in outputs]
-        graph = helper.make_graph(self.nodes, "strata", infos, results, list(self.constants.values()))
-        model = helper.make_model(graph, opset_imports=_OPSETS, ir_version=10)
-        return Graph(model.SerializeToString(), tuple(info.name for info in infos), tuple(outputs))
-
-
-class ModelGraphs:
+class ModelGraphs(Parts):
     """The graphs of one model."""
 
     def __init__(self, config: ModelConfig, weights: dict[str, Stored]) -> None:
         """`weights` by the names of the state dict, tied ones under each of their names."""
-        self.config, self.weights = config, weights
-        self.scale = 1.0 if isinstance(config.init, float) else config.embedding**0.5  # as in `Seq2Seq`
+        scale = 1.0 if isinstance(config.init, float) else config.embedding**0.5  # as in `Seq2Seq`
+        super().__init__(weights, scale)
+        self.config = config
         self.vocabulary = len(weights["output"].values)
         self.attentions = {
             "gnmt": ["decoder.attention"],
@@ -106,8 +43,7 @@ class ModelGraphs:
         ]
         self.fed = (
             config.embedding if config.wiring == "luong" else 0
-        )  # the width of a vector in the state beside the layers'
-        self.g = _Graph()
+        )  # the width of what the state holds beside the layers'
 
     # --- the encoder ------------------------------------------------------------------------------------------------
 
@@ -116,49 +52,45 @@ class ModelGraphs:
 
         Keys are (B, A, H / A, S), for additive attention (B, A, S, H / A) as values are.
         """
-        g = self.g = _Graph()
-        x = self._embedded("source_embedding.weight", "ids")  # (S, B, E)
+        g = self.g = Writer()
+        x = self.embedded("source_embedding.weight", "ids")  # (S, B, E)
         outputs = self._deep_encoder(x) if self.config.wiring == "deep" else self._stacked_encoder(x)
         results: dict[str, str] = {}
         for number, name in enumerate(self.attentions):
-            both = self._linear(outputs, f"{name}.key_value")  # (S, B, 2 H)
+            both = self.linear(outputs, f"{name}.key_value")  # (S, B, 2 H)
             for kind, part in zip(("keys", "values"), g.ops("Split", 2, both, axis=-1, num_outputs=2), strict=True):
-                shape = self._joined_shape(g.op("Shape", "ids"), g.ints(self.config.attention_heads, -1))
+                shape = self.joined_shape(g.op("Shape", "ids"), g.ints(self.config.attention_heads, -1))
                 heads = g.op("Reshape", part, shape)  # (S, B, A, d)
                 turned = [1, 2, 3, 0] if kind == "keys" and self.config.attention != "additive" else [1, 2, 0, 3]
                 results[f"{kind}_{number}"] = g.op("Transpose", heads, perm=turned)
-        steps = g.op(
-            "Range", g.constant(np.array(0, np.int64)), self._size("ids", 0), g.constant(np.array(1, np.int64))
-        )
+        steps = g.op("Range", g.constant(np.array(0, np.int64)), self.size("ids", 0), g.constant(np.array(1, np.int64)))
         real = g.op("Cast", g.op("Less", g.op("Unsqueeze", steps, g.ints(1)), "lengths"), to=FLOAT)  # (S, B)
         total = g.op("ReduceSum", g.op("Mul", outputs, g.op("Unsqueeze", real, g.ints(2))), g.ints(0), keepdims=0)
         count = g.op("Unsqueeze", g.op("Cast", "lengths", to=FLOAT), g.ints(1))
-        first = g.op("Tanh", self._linear(g.op("Div", total, count), "decoder.bridge.linear"))
+        first = g.op("Tanh", self.linear(g.op("Div", total, count), "decoder.bridge.linear"))
         parts = g.ops("Split", len(self.state_widths), first, g.ints(*self.state_widths), axis=-1)
         results |= {f"state_{number}": part for number, part in enumerate(parts)}
         if self.fed:
-            shape = self._joined_shape(g.op("Shape", "lengths"), g.ints(self.fed))
-            zeros = g.op("ConstantOfShape", shape, value=numpy_helper.from_array(np.zeros(1, np.float32)))
-            results[f"state_{len(parts)}"] = zeros
+            results[f"state_{len(parts)}"] = self.zeros(self.fed)
         return g.finished([("ids", INT64, ("S", "B")), ("lengths", INT64, ("B",))], results)
 
     def _deep_encoder(self, x: str) -> str:
         for i, width in enumerate(self.config.encoder.widths):
             name = f"encoder.recurrences.{i}"
             inputs = self.config.encoder.widths[i - 1] if i else self.config.embedding
-            y = self._recurrent_layer(self._norm(x, f"{name}.norm"), f"{name}.layer", self.config.encoder, i)
-            x = self.g.op("Add", self._shortcut(x, inputs, width, f"{name}.shortcut"), y)
-            x = self._feed_forward(x, f"encoder.feed_forwards.{i}")
-        return self._norm(x, "encoder.norm")
+            y = self._recurrent_layer(self.norm(x, f"{name}.norm"), f"{name}.layer", self.config.encoder, i)
+            x = self.g.op("Add", self.shortcut(x, inputs, width, f"{name}.shortcut"), y)
+            x = self.feed_forward(x, f"encoder.feed_forwards.{i}")
+        return self.norm(x, "encoder.norm")
 
     def _stacked_encoder(self, x: str) -> str:
         stack = self.config.encoder
         for i, width in enumerate(stack.widths):
-            below = self._norm(x, f"encoder.stack.norms.{i}") if stack.layer_norm and i else x
+            below = self.norm(x, f"encoder.stack.norms.{i}") if stack.layer_norm and i else x
             y = self._recurrent_layer(below, f"encoder.stack.layers.{i}", stack, i)
             if i >= stack.first_residual:
                 name = f"encoder.stack.shortcuts.{i - stack.first_residual}"
-                y = self.g.op("Add", y, self._shortcut(x, stack.widths[i - 1], width, name))
+                y = self.g.op("Add", y, self.shortcut(x, stack.widths[i - 1], width, name))
             x = y
         return x
 
@@ -167,27 +99,22 @@ class ModelGraphs:
         g, cell, both = self.g, stack.cells[index], stack.both_ways(index)
         units = stack.widths[index] // (2 if both else 1)
         ways = ("forwards", "backwards") if both else ("forwards",)
-        body = _Graph(f"{name}.", g.constants)
+        body = Writer(f"{name}.", g.constants)
         states: list[str] = []
         nexts: list[str] = []
         sequences, outputs = [], []
         for way in ways:
-            gates = self._input_gates(x, cell, f"{name}.{way}", "_l0")
+            gates = self.input_gates(x, cell, f"{name}.{way}", "_l0")
             sequences.append(
                 g.op("ReverseSequence", gates, "lengths", time_axis=0, batch_axis=1) if way != "forwards" else gates
             )
             before = tuple(f"{name}.{way}_{part}" for part in ("hc" if cell == "lstm" else "h"))
             main, self.g = self.g, body
-            after = self._cell(cell, f"{name}.{way}_gates", before, f"{name}.{way}", "_l0")
+            after = self.cell(cell, f"{name}.{way}_gates", before, f"{name}.{way}", "_l0")
             outputs.append(body.op("Identity", after[0]))
             self.g = main
             states += before
             nexts += after
-        zeros = g.op(
-            "ConstantOfShape",
-            self._joined_shape(g.op("Shape", "lengths"), g.ints(units)),
-            value=numpy_helper.from_array(np.zeros(1, np.float32)),
-        )
         info = helper.make_tensor_value_info
         graph = helper.make_graph(
             body.nodes,
@@ -198,7 +125,7 @@ class ModelGraphs:
         results = g.ops(
             "Scan",
             len(nexts) + len(ways),
-            *([zeros] * len(states)),
+            *([self.zeros(units)] * len(states)),
             *sequences,
             body=graph,
             num_scan_inputs=len(ways),
@@ -217,10 +144,10 @@ class ModelGraphs:
         padding, beside keys, values and state as the encoder gives them: `log_p` (R, V), the `top` best of each row as `best` and `ids`
         (R, top), and the next state. V is rounded up; what is beyond the vocabulary has no probability.
         """
-        g = self.g = _Graph()
+        g = self.g = Writer()
         names = [f"state_{i}" for i in range(len(self.state_widths) + bool(self.fed))]
         state = [g.op("Gather", name, "rows", axis=0) for name in names]
-        word = self._embedded("target_embedding.weight", "tokens")  # (R, E)
+        word = self.embedded("target_embedding.weight", "tokens")  # (R, E)
         vector, after = {
             "gnmt": self._gnmt_step,
             "deep": self._deep_step,
@@ -250,15 +177,15 @@ class ModelGraphs:
             name = f"decoder.recurrences.{i}"
             inputs = stack.widths[i - 1] if i else self.config.embedding
             final = self._one_step(
-                self._norm(x, f"{name}.norm"), i, [state[p] for p in places[i]], f"{name}.layer.forwards", "_l0"
+                self.norm(x, f"{name}.norm"), i, [state[p] for p in places[i]], f"{name}.layer.forwards", "_l0"
             )
-            x = g.op("Add", self._shortcut(x, inputs, width, f"{name}.shortcut"), final[0])
+            x = g.op("Add", self.shortcut(x, inputs, width, f"{name}.shortcut"), final[0])
             cross = f"decoder.cross.{i}"
-            context = self._attend(self._norm(x, f"{cross}.norm"), i)
-            x = g.op("Add", x, self._linear(context, f"{cross}.mix"))
-            x = self._feed_forward(x, f"decoder.feed_forwards.{i}")
+            context = self._attend(self.norm(x, f"{cross}.norm"), i)
+            x = g.op("Add", x, self.linear(context, f"{cross}.mix"))
+            x = self.feed_forward(x, f"decoder.feed_forwards.{i}")
             after += final
-        return self._linear(self._norm(x, "decoder.norm"), "decoder.combine"), after
+        return self.linear(self.norm(x, "decoder.norm"), "decoder.combine"), after
 
     def _gnmt_step(self, x: str, state: list[str]) -> tuple[str, list[str]]:
         g, stack = self.g, self.config.decoder
@@ -267,32 +194,36 @@ class ModelGraphs:
         x = after[0]
         context = self._attend(x, 0)
         for i in range(1, stack.layers):
-            below = self._norm(x, f"decoder.norms.{i - 1}") if stack.layer_norm else x
+            below = self.norm(x, f"decoder.norms.{i - 1}") if stack.layer_norm else x
             below = g.op("Concat", below, context, axis=-1)
             final = self._one_step(below, i, [state[p] for p in places[i]], f"decoder.layers.{i}.forwards", "_l0")
             x = self._with_shortcut(final[0], x, i)
             after += final
-        return g.op("Tanh", self._linear(g.op("Concat", x, context, axis=-1), "decoder.combine")), after
+        return g.op("Tanh", self.linear(g.op("Concat", x, context, axis=-1), "decoder.combine")), after
 
     def _luong_step(self, word: str, state: list[str]) -> tuple[str, list[str]]:
         g = self.g
         top, after = self._climb(g.op("Concat", word, state[-1], axis=-1), state)
         joined = g.op("Concat", self._attend(top, 0), top, axis=-1)
-        vector = g.op("Tanh", self._linear(joined, "decoder.combine"))
+        vector = g.op("Tanh", self.linear(joined, "decoder.combine"))
         return vector, [*after, vector]
 
     def _bahdanau_step(self, word: str, state: list[str]) -> tuple[str, list[str]]:
         g = self.g
         context = self._attend(state[self._places()[-1][0]], 0)
         top, after = self._climb(g.op("Concat", word, context, axis=-1), state)
-        pairs = self._linear(g.op("Concat", top, word, context, axis=-1), "decoder.readout")
+        pairs = self.linear(g.op("Concat", top, word, context, axis=-1), "decoder.readout")
         pairs = g.op("Reshape", pairs, g.ints(0, self.config.embedding, 2))
         return g.op("ReduceMax", pairs, g.ints(2), keepdims=0), after
+
+    def _one_step(self, x: str, index: int, before: list[str], name: str, suffix: str) -> tuple[str, ...]:
+        cell = self.config.decoder.cells[index]
+        return self.cell(cell, self.input_gates(x, cell, name, suffix), tuple(before), name, suffix)
 
     def _climb(self, x: str, state: list[str]) -> tuple[str, list[str]]:
         after: list[str] = []
         for i, places in enumerate(self._places()):
-            below = self._norm(x, f"decoder.norms.{i - 1}") if i and self.config.decoder.layer_norm else x
+            below = self.norm(x, f"decoder.norms.{i - 1}") if i and self.config.decoder.layer_norm else x
             final = self._one_step(below, i, [state[p] for p in places], f"decoder.cells.{i}", "")
             x = self._with_shortcut(final[0], x, i)
             after += final
@@ -312,7 +243,7 @@ class ModelGraphs:
         if index < stack.first_residual:
             return output
         name = f"decoder.shortcuts.{index - stack.first_residual}"
-        return self.g.op("Add", output, self._shortcut(x, stack.widths[index - 1], stack.widths[index], name))
+        return self.g.op("Add", output, self.shortcut(x, stack.widths[index - 1], stack.widths[index], name))
 
     def _attend(self, query: str, number: int) -> str:
         """The context (R, H) of `query` (R, H); the K rows of a sentence share its keys and values."""
@@ -322,8 +253,8 @@ class ModelGraphs:
         sentences = g.op("Shape", "mask", start=0, end=1)
         query = g.op(
             "Reshape",
-            self._linear(query, f"{name}.query"),
-            self._joined_shape(sentences, g.ints(-1, heads, width // heads)),
+            self.linear(query, f"{name}.query"),
+            self.joined_shape(sentences, g.ints(-1, heads, width // heads)),
         )
         query = g.op("Transpose", query, perm=[0, 2, 1, 3])  # (N, A, K, d)
         if config.attention == "additive":
@@ -338,7 +269,7 @@ class ModelGraphs:
 
     def _additive_scores(self, query: str, keys: str, name: str) -> str:
         g = self.g
-        gain, v, bias = (self._values(f"{name}.{part}") for part in ("gain", "v", "bias"))
+        gain, v, bias = (self.values(f"{name}.{part}") for part in ("gain", "v", "bias"))
         direction = v * (gain / np.linalg.norm(v, axis=-1))[:, None]  # (A, d)
         query = g.op("Add", query, g.constant(bias[:, None]))
         hidden = g.op(
@@ -350,10 +281,10 @@ class ModelGraphs:
     def _logits(self, vector: str) -> str:
         stored = self.weights["output"]
         extra = -self.vocabulary % _BLOCK
-        bias = np.concatenate((self._values("output_bias"), np.full(extra, _NEVER, np.float32)))
+        bias = np.concatenate((self.values("output_bias"), np.full(extra, _NEVER, np.float32)))
         values = np.pad(stored.values, ((0, extra), (0, 0)))
         scales = None if stored.scales is None else np.pad(stored.scales, (0, extra))
-        return self.g.op("Add", self._product(vector, "output", Stored(values, scales)), self.g.constant(bias))
+        return self.g.op("Add", self.product(vector, "output", Stored(values, scales)), self.g.constant(bias))
 
     def _best(self, log_p: str) -> tuple[str, str]:
         """The `top` best of each row: first the blocks that hold them, by their maxima, then the best in those."""
@@ -368,115 +299,3 @@ class ModelGraphs:
         block = g.op("GatherElements", chosen, g.op("Div", where, g.ints(_BLOCK)), axis=1)
         ids = g.op("Add", g.op("Mul", block, g.ints(_BLOCK)), g.op("Mod", where, g.ints(_BLOCK)))
         return best, ids
-
-    # --- parts of both ----------------------------------------------------------------------------------------------
-
-    def _input_gates(self, x: str, cell: Cell, name: str, suffix: str) -> str:
-        """W x and all biases that may be added to it."""
-        bias = self._values(f"{name}.bias_ih{suffix}")
-        hidden = self._values(f"{name}.bias_hh{suffix}")
-        if cell == "gru":  # the candidate's is inside the product with the reset gate
-            hidden = np.concatenate((hidden[: 2 * len(hidden) // 3], np.zeros(len(hidden) // 3, np.float32)))
-        product = self._product(x, f"{name}.weight_ih{suffix}")
-        return self.g.op("Add", product, self.g.constant(bias + hidden, f"{name}.bias{suffix}"))
-
-    def _one_step(self, x: str, index: int, before: list[str], name: str, suffix: str) -> tuple[str, ...]:
-        cell = self.config.decoder.cells[index]
-        return self._cell(cell, self._input_gates(x, cell, name, suffix), tuple(before), name, suffix)
-
-    def _cell(self, cell: Cell, gates: str, before: tuple[str, ...], name: str, suffix: str) -> tuple[str, ...]:
-        """The state after one step of a cell, its output first."""
-        g, h, weight = self.g, before[0], f"{name}.weight_hh{suffix}"
-        if cell == "lstm":
-            parts = g.ops(
-                "Split", 4, g.op("Add", gates, self._product(h, weight, bounded=True)), axis=-1, num_outputs=4
-            )
-            write, keep, read = (g.op("Sigmoid", parts[i]) for i in (0, 1, 3))
-            c = g.op("Add", g.op("Mul", keep, before[1]), g.op("Mul", write, g.op("Tanh", parts[2])))
-            return g.op("Mul", read, g.op("Tanh", c)), c
-        if cell in ("rnn", "rnn_relu"):
-            return (
-                g.op(
-                    "Tanh" if cell == "rnn" else "Relu",
-                    g.op("Add", gates, self._product(h, weight, bounded=cell == "rnn")),
-                ),
-            )
-        stored = self.weights[weight]
-        units = len(stored.values) // 3
-        of_reset, of_update, of_candidate = g.ops("Split", 3, gates, axis=-1, num_outputs=3)
-        if cell == "gru":
-            reset, update, candidate = g.ops("Split", 3, self._product(h, weight, bounded=True), axis=-1, num_outputs=3)
-            reset, update = (g.op("Sigmoid", g.op("Add", a, b)) for a, b in ((of_reset, reset), (of_update, update)))
-            inner = g.op(
-                "Add", candidate, g.constant(self._values(f"{name}.bias_hh{suffix}")[2 * units :], f"{name}.inner")
-            )
-            candidate = g.op("Tanh", g.op("Add", of_candidate, g.op("Mul", reset, inner)))
-        else:  # gru_before
-            both = self._product(h, f"{weight}.gates", stored.rows(slice(0, 2 * units)), bounded=True)
-            reset, update = g.ops("Split", 2, both, axis=-1, num_outputs=2)
-            reset, update = (g.op("Sigmoid", g.op("Add", a, b)) for a, b in ((of_reset, reset), (of_update, update)))
-            inner = self._product(
-                g.op("Mul", reset, h), f"{weight}.candidate", stored.rows(slice(2 * units, None)), bounded=True
-            )
-            candidate = g.op("Tanh", g.op("Add", of_candidate, inner))
-        return (g.op("Add", candidate, g.op("Mul", update, g.op("Sub", h, candidate))),)
-
-    def _feed_forward(self, x: str, name: str) -> str:
-        inner = self.g.op("Relu", self._linear(self._norm(x, f"{name}.norm"), f"{name}.rise"))
-        return self.g.op("Add", x, self._linear(inner, f"{name}.fall"))
-
-    def _norm(self, x: str, name: str) -> str:
-        weight, bias = (
-            self.g.constant(self._values(f"{name}.{part}"), f"{name}.{part}") for part in ("weight", "bias")
-        )
-        return self.g.op("LayerNormalization", x, weight, bias, axis=-1, epsilon=1e-5)
-
-    def _shortcut(self, x: str, inputs: int, width: int, name: str) -> str:
-        return x if inputs == width else self._linear(x, name)
-
-    def _linear(self, x: str, name: str) -> str:
-        product = self._product(x, f"{name}.weight")
-        if f"{name}.bias" not in self.weights:
-            return product
-        return self.g.op("Add", product, self.g.constant(self._values(f"{name}.bias"), f"{name}.bias"))
-
-    def _product(self, x: str, name: str, stored: Stored | None = None, bounded: bool = False) -> str:
-        """x W^T of `x` (..., K) with the matrix (N, K) of a name, in int8 where it is stored so: `x` by the largest of its row, or by 1
-        where it is `bounded` by it, as the states of all cells but rectified ones are."""
-        g, stored = self.g, stored or self.weights[name]
-        if stored.scales is None:
-            return g.op("MatMul", x, g.constant(stored.floats().T, f"{name}.turned"))
-        step, zero = g.number(1 / 127), g.constant(np.array(128, np.uint8), "zero_point")
-        largest = ""
-        if not bounded:
-            largest = g.op("Max", g.op("ReduceMax", g.op("Abs", x), g.ints(-1), keepdims=1), g.number(_SMALLEST))
-            x = g.op("Div", x, largest)
-        rounded = g.op("QuantizeLinear", x, step, zero)
-        matrix = g.constant(stored.values.T, f"{name}.turned")
-        scales = g.constant(stored.scales.astype(np.float32), f"{name}.scales")
-        product = g.op("MatMulIntegerToFloat", rounded, matrix, step, scales, zero, domain="com.microsoft")
-        return product if bounded else g.op("Mul", product, largest)
-
-    def _embedded(self, name: str, ids: str) -> str:
-        g, stored = self.g, self.weights[name]
-        rows = g.op("Gather", g.constant(stored.values, name), ids, axis=0)
-        if stored.scales is None:
-            return g.op("Mul", g.op("Cast", rows, to=FLOAT), g.number(self.scale))
-        scales = g.constant((stored.scales * self.scale).astype(np.float32)[:, None], f"{name}.scales_of_rows")
-        return g.op("Mul", g.op("Cast", rows, to=FLOAT), g.op("Gather", scales, ids, axis=0))
-
-    def _values(self, name: str) -> Array:
-        return self.weights[name].floats()
-
-    def _size(self, x: str, axis: int) -> str:
-        return self.g.op("Squeeze", self.g.op("Shape", x, start=axis, end=axis + 1))
-
-    def _joined_shape(self, *parts: str) -> str:
-        return self.g.op("Concat", *parts, axis=0)
-
-
-def product_graph(matrix: Array) -> Graph:
-    """The product of `x` (M, K) in uint8 with the matrix (K, N) in int8, in whole numbers."""
-    g = _Graph()
-    product = g.op("MatMulInteger", "x", g.constant(matrix))
-    return g.finished([("x", TensorProto.UINT8, ("M", len(matrix)))], {"product": product})

@@ -12,9 +12,9 @@ from nmt.errors import InputError
 from nmt.inference.backend import Backend
 from nmt.inference.bundle import Bundle, ModelInfo, check_alike, describe
 from nmt.inference.engine import Engine, Priority
-from nmt.inference.loading import Precision, load_backend
+from nmt.inference.loading import load_backend
 from nmt.inference.search import Cancelled, Candidate
-from nmt.inference.types import DecodeOptions, Hypothesis, Translation
+from nmt.inference.types import DecodeOptions, Hypothesis, Precision, Translation
 from nmt.text.normalize import normalize
 from nmt.text.segment import Segment, split_long
 from nmt.text.tokenizer import EOS, Tokenizer

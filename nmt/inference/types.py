@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from pydantic import Field
 
 from nmt.config import Section
+
+Precision = Literal["auto", "fp32", "int8"]
 
 
 class DecodeOptions(Section):
