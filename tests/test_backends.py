@@ -88,8 +88,9 @@ def followed(backend: Backend, sources: Sequence[Sequence[int]], targets: NDArra
     rows.insert(backend.encode(sources))
     found = []
     for step in range(targets.shape[1]):
-        scores = rows.step(np.repeat(targets[:, step], beam), 5)
-        whole = np.stack([scores.whole(row) for row in range(len(sources) * beam)])
+        scores = rows.step(np.repeat(targets[:, step], beam), 5, whole=True)
+        whole = scores.log_p
+        assert whole is not None
         best = np.sort(whole, axis=1)[:, ::-1][:, :5]
         np.testing.assert_allclose(scores.best, best, atol=1e-6)
         np.testing.assert_allclose(np.take_along_axis(whole, scores.ids, axis=1), scores.best, atol=1e-6)
@@ -165,7 +166,7 @@ def test_when_sentences_come_and_go_changes_nothing(kind: str, seed: int, beam: 
     waiting = [Sentence([*rng.integers(EOS + 1, V, rng.integers(0, 8)).tolist(), EOS], options) for _ in range(7)]
     expected = [beam_search(backend, [sentence.ids], options)[0] for sentence in waiting]
     everyone, given_up = list(waiting), set()
-    batch = RunningBatch(backend, beam, 9)
+    batch = RunningBatch(backend, beam, 16)
     while waiting or batch.sentences:
         count = data.draw(st.integers(0 if batch.sentences else min(1, len(waiting)), min(3, len(waiting))))
         if count:

@@ -82,7 +82,7 @@ class CountingRows:
         new = np.repeat(np.array(encoded), self.beam)
         self.firsts, self.left = np.concatenate((self.firsts, new)), np.concatenate((self.left, new))
 
-    def step(self, tokens: Ints, top: int) -> Scores:
+    def step(self, tokens: Ints, top: int, whole: bool = False) -> Scores:
         """One word less."""
         self.backend.before_step(self)
         self.backend.steps.append(self.firsts[:: self.beam].tolist())
@@ -91,7 +91,7 @@ class CountingRows:
         log_p[np.arange(len(log_p)), np.where(self.left > 0, 5, EOS)] = -0.1
         self.left = self.left - 1
         ids = np.argsort(-log_p, axis=1, kind="stable")[:, :top]
-        return Scores(np.take_along_axis(log_p, ids, axis=1), ids, lambda row: log_p[row])
+        return Scores(np.take_along_axis(log_p, ids, axis=1), ids)
 
     def select(self, rows: Ints, sentences: Ints | None = None) -> None:
         """Those stay."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -15,12 +15,12 @@ Encoded = Any  # sentences that a backend has encoded, for its own running batch
 
 @dataclass(frozen=True)
 class Scores:
-    """What a step says of R rows: log probabilities (R, M) of the M likeliest next tokens, best first, their `ids` (R, M), and for one
-    row those (V,) of all tokens."""
+    """What a step says of R rows, to be read before the next step: log probabilities (R, M) of the M likeliest next tokens, best first,
+    their `ids` (R, M), and where it was asked for those (R, V) of all tokens."""
 
     best: NDArray[np.float32]
     ids: Ints
-    whole: Callable[[int], NDArray[np.float32]]
+    log_p: NDArray[np.float32] | None = None
 
 
 class Rows(Protocol):
@@ -29,8 +29,8 @@ class Rows(Protocol):
     def insert(self, encoded: Encoded) -> None:
         """Let encoded sentences join after those that are there."""
 
-    def step(self, tokens: Ints, top: int) -> Scores:
-        """Feed a token (N K,) to each row; the `top` likeliest next ones of each."""
+    def step(self, tokens: Ints, top: int, whole: bool = False) -> Scores:
+        """Feed a token (N K,) to each row; the `top` likeliest next ones of each, and with `whole` what all tokens are worth."""
 
     def select(self, rows: Ints, sentences: Ints | None = None) -> None:
         """Keep these of the rows, in this order, one perhaps several times. Where `sentences` is given, those alone stay; else the rows of

@@ -22,7 +22,6 @@ from nmt.inference.backend import Backend
 from nmt.inference.search import Cancelled, Candidate, RunningBatch, Sentence, beam_search
 from nmt.inference.types import DecodeOptions
 
-_NARROWEST = 16  # source tokens that a running batch has room for, at least; wider ones are twice that, four times, ...
 _CELLS = 4096  # sentences x source tokens that a running batch has room for, at most
 _ENCODED = (
     2048  # source tokens, padding included, that are encoded between two steps: what the running ones have to wait for
@@ -68,10 +67,7 @@ class _Job:
     @property
     def shape(self) -> tuple[int, int]:
         """Beam and width of the running batch that it goes to."""
-        width = _NARROWEST
-        while width < len(self.sentence.ids):
-            width *= 2
-        return self.sentence.options.beam_size, width
+        return self.sentence.options.beam_size, self.sentence.width
 
     @property
     def urgency(self) -> float:

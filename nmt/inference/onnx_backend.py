@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -94,22 +94,24 @@ class OnnxEncoded:
 
 
 class OnnxRows:
-    """The running batch: memory of N sentences in arrays with room for more, state of N K rows as ONNX Runtime left it."""
+    """The running batch: arrays with room for more than the N sentences of now. A step reads the state of one array and writes the other's;
+    what is bound stays bound for as long as the same rows go on."""
 
     def __init__(self, backend: OnnxBackend, beam: int, width: int) -> None:
         self._backend, self._beam, self._width = backend, beam, width
-        self._count = 0
+        self._count = 0  # sentences
         self._mask: Floats = np.zeros((0, 1, 1, width), np.float32)
         self._memory: list[Floats] = []
-        self._state: list[Any] = []  # OrtValues
+        self._state: list[Floats] = []  # of the last step
+        self._other: list[Floats] = []  # of the one before, to be overwritten
+        self._filled = 0  # rows of the state
         self._rows: Ints = np.zeros(0, np.int64)  # of the state, to go on from
-        self._binding: Any = None  # with the memory of the present sentences, until they change
+        self._bindings: dict[tuple[int, int, int, bool], _Bound] = {}
 
     def insert(self, encoded: Encoded) -> None:
         """Let the sentences join after those that are there."""
         assert isinstance(encoded, OnnxEncoded)
-        count = len(encoded.lengths)
-        begin, end = self._count, self._count + count
+        begin, end = self._count, self._count + len(encoded.lengths)
         if end > len(self._mask):
             self._grow(end, encoded)
         steps = int(encoded.lengths.max())
@@ -117,47 +119,71 @@ class OnnxRows:
         for kept, new, axis in zip(self._memory, encoded.memory, self._backend.step_axes, strict=True):
             kept[begin:end] = 0
             (kept[begin:end, :, :steps] if axis == 2 else kept[begin:end, :, :, :steps])[:] = new
-        new_state = [np.repeat(part, self._beam, axis=0) for part in encoded.state]
-        if begin:
-            before = [part.numpy()[self._rows] for part in self._state]
-            new_state = [np.concatenate(pair) for pair in zip(before, new_state, strict=True)]
-        self._state = [_value(part) for part in new_state]
-        self._rows = np.arange(end * self._beam)
-        self._count, self._binding = end, None
+        old = len(self._rows)
+        for before, after, new in zip(self._state, self._other, encoded.state, strict=True):
+            after[:old] = before[self._rows]
+            after[old : end * self._beam] = np.repeat(new, self._beam, axis=0)
+        self._state, self._other = self._other, self._state
+        self._count, self._filled = end, end * self._beam
+        self._rows = np.arange(self._filled)
+        self._bindings.clear()
 
-    def step(self, tokens: Ints, top: int) -> Scores:
+    def step(self, tokens: Ints, top: int, whole: bool = False) -> Scores:
         """Feed a token (N K,) to each row; the `top` best continuations of each."""
-        backend = self._backend
-        if self._binding is None:
-            self._binding = backend.step.io_binding()
-            names = [f"{kind}_{i}" for i in range(backend.attentions) for kind in ("keys", "values")]
-            for name, array in zip(names, self._memory, strict=True):
-                self._binding.bind_ortvalue_input(name, _value(array[: self._count]))
-            self._binding.bind_ortvalue_input("mask", _value(self._mask[: self._count]))
-        binding = self._binding
-        fed = {"tokens": _value(tokens), "rows": _value(self._rows), "top": _value(np.array([top], np.int64))}
-        for (
-            name,
-            value,
-        ) in fed.items():  # which must live until the run is over: the binding knows their memory, not them
-            binding.bind_ortvalue_input(name, value)
-        for number, part in enumerate(self._state):
-            binding.bind_ortvalue_input(f"state_{number}", part)
-        binding.clear_binding_outputs()
-        for name in backend.step_names:
-            binding.bind_output(name, "cpu")
-        backend.step.run_with_iobinding(binding)
-        log_p, best, ids, *self._state = binding.get_outputs()
+        key = (id(self._state), self._filled, top, whole)
+        if key not in self._bindings:
+            self._bindings[key] = self._bound(len(tokens), top, whole)
+        bound = self._bindings[key]
+        bound.tokens[:], bound.rows[:] = tokens, self._rows
+        self._backend.step.run_with_iobinding(bound.binding)
+        self._state, self._other = self._other, self._state
+        if self._filled != len(tokens):
+            self._filled = len(tokens)
+            self._bindings.clear()
         self._rows = np.arange(len(tokens))
-        return Scores(best.numpy(), ids.numpy(), lambda row: np.asarray(log_p.numpy()[row, : backend.vocabulary]))
+        log_p = bound.binding.get_outputs()[-1].numpy()[:, : self._backend.vocabulary].copy() if whole else None
+        return Scores(bound.best, bound.ids, log_p)
 
     def select(self, rows: Ints, sentences: Ints | None = None) -> None:
         """Keep these of the rows, in this order; where `sentences` is given, those alone stay, in that order."""
         self._rows = self._rows[rows]
         if sentences is not None:
+            moved = np.flatnonzero(sentences != np.arange(len(sentences)))
             for array in (self._mask, *self._memory):
-                array[: len(sentences)] = array[sentences]
-            self._count, self._binding = len(sentences), None
+                array[moved] = array[sentences[moved]]
+            self._count = len(sentences)
+            self._bindings.clear()
+
+    def _bound(self, rows: int, top: int, whole: bool) -> _Bound:
+        """Everything of a step of so many rows bound to where it is and goes."""
+        backend, binding = self._backend, self._backend.step.io_binding()
+        bound = _Bound(
+            binding,
+            tokens=np.zeros(rows, np.int64),
+            rows=np.zeros(rows, np.int64),
+            best=np.zeros((rows, top), np.float32),
+            ids=np.zeros((rows, top), np.int64),
+        )
+        names = [f"{kind}_{i}" for i in range(backend.attentions) for kind in ("keys", "values")]
+        inputs = {
+            "tokens": bound.tokens,
+            "rows": bound.rows,
+            "top": np.array([top], np.int64),
+            "mask": self._mask[: self._count],
+        }
+        inputs |= {name: array[: self._count] for name, array in zip(names, self._memory, strict=True)}
+        inputs |= {f"state_{i}": part[: self._filled] for i, part in enumerate(self._state)}
+        outputs = {"best": bound.best, "ids": bound.ids} | {
+            f"next_{i}": part[:rows] for i, part in enumerate(self._other)
+        }
+        for bind, arrays in ((binding.bind_ortvalue_input, inputs), (binding.bind_ortvalue_output, outputs)):
+            for name, array in arrays.items():
+                value = onnxruntime.OrtValue.ortvalue_from_numpy(array)
+                bound.alive.append(value)  # the binding knows its memory, not it
+                bind(name, value)
+        if whole:
+            binding.bind_output("log_p", "cpu")
+        return bound
 
     def _grow(self, needed: int, encoded: OnnxEncoded) -> None:
         room = max(needed, 2 * len(self._mask))
@@ -165,14 +191,26 @@ class OnnxRows:
         for shape, axis in zip(shapes, self._backend.step_axes, strict=True):
             shape[0], shape[axis] = room, self._width
         arrays = [np.zeros(shape, np.float32) for shape in ([room, 1, 1, self._width], *shapes)]
+        states = [[np.zeros((room * self._beam, new.shape[1]), np.float32) for new in encoded.state] for _ in range(2)]
         if self._count:
             for array, before in zip(arrays, (self._mask, *self._memory), strict=True):
                 array[: self._count] = before[: self._count]
+            for part, before in zip(states[0], self._state, strict=True):
+                part[: self._filled] = before[: self._filled]
         self._mask, *self._memory = arrays
+        self._state, self._other = states
 
 
-def _value(array: NDArray[Any]) -> Any:
-    return onnxruntime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array))
+@dataclass(frozen=True)
+class _Bound:
+    """A binding, the arrays that are written before a step and read after it, and what must live as long."""
+
+    binding: Any
+    tokens: Ints
+    rows: Ints
+    best: Floats
+    ids: Ints
+    alive: list[Any] = field(default_factory=list)
 
 
 def _session(graph: Graph, threads: int) -> tuple[Any, tuple[str, ...]]:

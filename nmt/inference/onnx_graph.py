@@ -18,6 +18,7 @@ from nmt.inference.weights import Stored
 from nmt.model.config import ModelConfig, StackConfig
 
 _BLOCK = 64  # columns of the vocabulary whose maximum is taken first when the best are looked for
+_TABLE = 64 << 20  # bytes of the table of the lowest layer's gates by word, at most
 _NEVER = -1e30  # a score of no probability, finite so that no difference of two is no number
 
 
@@ -176,9 +177,9 @@ class ModelGraphs(Parts):
         for i, width in enumerate(stack.widths):
             name = f"decoder.recurrences.{i}"
             inputs = stack.widths[i - 1] if i else self.config.embedding
-            final = self._one_step(
-                self.norm(x, f"{name}.norm"), i, [state[p] for p in places[i]], f"{name}.layer.forwards", "_l0"
-            )
+            gates = self._word_gates(f"{name}.layer.forwards", f"{name}.norm") if i == 0 else None
+            below = "" if gates else self.norm(x, f"{name}.norm")
+            final = self._one_step(below, i, [state[p] for p in places[i]], f"{name}.layer.forwards", "_l0", gates)
             x = g.op("Add", self.shortcut(x, inputs, width, f"{name}.shortcut"), final[0])
             cross = f"decoder.cross.{i}"
             context = self._attend(self.norm(x, f"{cross}.norm"), i)
@@ -190,7 +191,8 @@ class ModelGraphs(Parts):
     def _gnmt_step(self, x: str, state: list[str]) -> tuple[str, list[str]]:
         g, stack = self.g, self.config.decoder
         places = self._places()
-        after = list(self._one_step(x, 0, [state[p] for p in places[0]], "decoder.layers.0.forwards", "_l0"))
+        first = "decoder.layers.0.forwards"
+        after = list(self._one_step(x, 0, [state[p] for p in places[0]], first, "_l0", self._word_gates(first)))
         x = after[0]
         context = self._attend(x, 0)
         for i in range(1, stack.layers):
@@ -216,9 +218,28 @@ class ModelGraphs(Parts):
         pairs = g.op("Reshape", pairs, g.ints(0, self.config.embedding, 2))
         return g.op("ReduceMax", pairs, g.ints(2), keepdims=0), after
 
-    def _one_step(self, x: str, index: int, before: list[str], name: str, suffix: str) -> tuple[str, ...]:
+    def _one_step(
+        self, x: str, index: int, before: list[str], name: str, suffix: str, gates: str | None = None
+    ) -> tuple[str, ...]:
+        """The state of a layer after one step, from its input, or from the `gates` that come of it."""
         cell = self.config.decoder.cells[index]
-        return self.cell(cell, self.input_gates(x, cell, name, suffix), tuple(before), name, suffix)
+        return self.cell(cell, gates or self.input_gates(x, cell, name, suffix), tuple(before), name, suffix)
+
+    def _word_gates(self, name: str, norm: str = "") -> str | None:
+        """W x of the lowest layer, whose input is the word alone, out of a table with a row for each; None where that would be large."""
+        words = self.values("target_embedding.weight") * np.float32(self.scale)
+        matrix = self.values(f"{name}.weight_ih_l0")
+        if 4 * len(words) * len(matrix) > _TABLE:
+            return None
+        if norm:
+            mean, variance = words.mean(axis=1, keepdims=True), words.var(axis=1, keepdims=True)
+            words = (words - mean) / np.sqrt(variance + 1e-5) * self.values(f"{norm}.weight") + self.values(
+                f"{norm}.bias"
+            )
+        table = words @ matrix.T
+        if (bias := self.input_bias(self.config.decoder.cells[0], name, "_l0")) is not None:
+            table += bias
+        return self.g.op("Gather", self.g.constant(table.astype(np.float32), f"{name}.of_words"), "tokens", axis=0)
 
     def _climb(self, x: str, state: list[str]) -> tuple[str, list[str]]:
         after: list[str] = []
@@ -284,7 +305,8 @@ class ModelGraphs(Parts):
         bias = np.concatenate((self.values("output_bias"), np.full(extra, _NEVER, np.float32)))
         values = np.pad(stored.values, ((0, extra), (0, 0)))
         scales = None if stored.scales is None else np.pad(stored.scales, (0, extra))
-        return self.g.op("Add", self.product(vector, "output", Stored(values, scales)), self.g.constant(bias))
+        bounded = self.config.wiring in ("gnmt", "luong")  # which end in a tanh
+        return self.product(vector, "output", Stored(values, scales), bias, bounded)
 
     def _best(self, log_p: str) -> tuple[str, str]:
         """The `top` best of each row: first the blocks that hold them, by their maxima, then the best in those."""

@@ -21,29 +21,33 @@ class Parts:
         self.g = Writer()
 
     def input_gates(self, x: str, cell: Cell, name: str, suffix: str) -> str:
-        """W x and all biases that may be added to it."""
-        bias = self.values(f"{name}.bias_ih{suffix}")
-        hidden = self.values(f"{name}.bias_hh{suffix}")
+        """W x for `cell`, with the biases that `cell` expects to be in it."""
+        product = self.product(x, f"{name}.weight_ih{suffix}")
+        bias = self.input_bias(cell, name, suffix)
+        return product if bias is None else self.g.op("Add", product, self.g.constant(bias, f"{name}.bias{suffix}"))
+
+    def input_bias(self, cell: Cell, name: str, suffix: str) -> Array | None:
+        """What is added to W x; None for the cells whose biases are all added to U h."""
+        if not cell.startswith("gru"):
+            return None
+        bias, hidden = (self.values(f"{name}.bias_{part}{suffix}") for part in ("ih", "hh"))
         if cell == "gru":  # the candidate's is inside the product with the reset gate
             hidden = np.concatenate((hidden[: 2 * len(hidden) // 3], np.zeros(len(hidden) // 3, np.float32)))
-        product = self.product(x, f"{name}.weight_ih{suffix}")
-        return self.g.op("Add", product, self.g.constant(bias + hidden, f"{name}.bias{suffix}"))
+        return bias + hidden
 
     def cell(self, cell: Cell, gates: str, before: tuple[str, ...], name: str, suffix: str) -> tuple[str, ...]:
-        """The state after one step of a cell, its output first."""
+        """The state after one step of a cell, its output first, from the `gates` of its input."""
         g, h, weight = self.g, before[0], f"{name}.weight_hh{suffix}"
+        if not cell.startswith("gru"):
+            bias = self.values(f"{name}.bias_ih{suffix}") + self.values(f"{name}.bias_hh{suffix}")
+            gates = g.op("Add", gates, self.product(h, weight, bias=bias, bounded=cell != "rnn_relu"))
         if cell == "lstm":
-            parts = g.ops("Split", 4, g.op("Add", gates, self.product(h, weight, bounded=True)), axis=-1, num_outputs=4)
-            write, keep, read = (g.op("Sigmoid", parts[i]) for i in (0, 1, 3))
-            c = g.op("Add", g.op("Mul", keep, before[1]), g.op("Mul", write, g.op("Tanh", parts[2])))
+            write, keep, new, read = g.ops("Split", 4, gates, axis=-1, num_outputs=4)
+            write, keep, read = (g.op("Sigmoid", gate) for gate in (write, keep, read))
+            c = g.op("Add", g.op("Mul", keep, before[1]), g.op("Mul", write, g.op("Tanh", new)))
             return g.op("Mul", read, g.op("Tanh", c)), c
         if cell in ("rnn", "rnn_relu"):
-            return (
-                g.op(
-                    "Tanh" if cell == "rnn" else "Relu",
-                    g.op("Add", gates, self.product(h, weight, bounded=cell == "rnn")),
-                ),
-            )
+            return (g.op("Tanh" if cell == "rnn" else "Relu", gates),)
         stored = self.weights[weight]
         units = len(stored.values) // 3
         of_reset, of_update, of_candidate = g.ops("Split", 3, gates, axis=-1, num_outputs=3)
@@ -80,17 +84,19 @@ class Parts:
 
     def linear(self, x: str, name: str) -> str:
         """A `torch.nn.Linear`, with or without a bias."""
-        product = self.product(x, f"{name}.weight")
-        if f"{name}.bias" not in self.weights:
-            return product
-        return self.g.op("Add", product, self.g.constant(self.values(f"{name}.bias"), f"{name}.bias"))
+        bias = self.values(f"{name}.bias") if f"{name}.bias" in self.weights else None
+        return self.product(x, f"{name}.weight", bias=bias)
 
-    def product(self, x: str, name: str, stored: Stored | None = None, bounded: bool = False) -> str:
-        """x W^T of `x` (..., K) with the matrix (N, K) of a name, in int8 where it is stored so: `x` by the largest of its row, or by 1
+    def product(
+        self, x: str, name: str, stored: Stored | None = None, bias: Array | None = None, bounded: bool = False
+    ) -> str:
+        """x W^T + b of `x` (..., K) with the matrix (N, K) of a name, in int8 where it is stored so: `x` by the largest of its row, or by 1
         where it is `bounded` by it, as the states of all cells but rectified ones are."""
         g, stored = self.g, stored or self.weights[name]
+        added = None if bias is None else g.constant(bias, f"{name}.added")
         if stored.scales is None:
-            return g.op("MatMul", x, g.constant(stored.floats().T, f"{name}.turned"))
+            product = g.op("MatMul", x, g.constant(stored.floats().T, f"{name}.turned"))
+            return product if added is None else g.op("Add", product, added)
         step, zero = g.number(1 / 127), g.constant(np.array(128, np.uint8), "zero_point")
         largest = ""
         if not bounded:
@@ -99,8 +105,12 @@ class Parts:
         rounded = g.op("QuantizeLinear", x, step, zero)
         matrix = g.constant(stored.values.T, f"{name}.turned")
         scales = g.constant(stored.scales.astype(np.float32), f"{name}.scales")
-        product = g.op("MatMulIntegerToFloat", rounded, matrix, step, scales, zero, domain="com.microsoft")
-        return product if bounded else g.op("Mul", product, largest)
+        inputs = [rounded, matrix, step, scales, zero]
+        if bounded:
+            inputs += ["", added] if added is not None else []
+            return g.op("MatMulIntegerToFloat", *inputs, domain="com.microsoft")
+        product = g.op("Mul", g.op("MatMulIntegerToFloat", *inputs, domain="com.microsoft"), largest)
+        return product if added is None else g.op("Add", product, added)
 
     def embedded(self, name: str, ids: str) -> str:
         """The rows (..., E) of an embedding for `ids`, scaled."""

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from nmt.errors import NMTError
 from nmt.inference.backend import Backend
 from nmt.inference.types import DecodeOptions
-from nmt.text.tokenizer import BOS, EOS, PAD, UNK
+from nmt.text.tokenizer import BOS, EOS
 
-_NEVER_SAID = (PAD, UNK, BOS)
+_NARROWEST = 16  # source tokens that a running batch has room for, at least; wider ones are twice that, four times, ...
+_MARKS = EOS  # ids below it, padding, the unknown and the begin mark, are never said
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -54,6 +55,15 @@ class Sentence:
     error: SearchError | None = None
 
     @property
+    def width(self) -> int:
+        """Source tokens that its running batch has room for. A sentence always gets the same, as sums over another number of them may differ
+        in their last digits."""
+        width = _NARROWEST
+        while width < len(self.ids):
+            width *= 2
+        return width
+
+    @property
     def limit(self) -> int:
         """Target tokens at most, the end mark included."""
         return max(1, int(len(self.ids) * self.options.max_length_ratio) + self.options.max_length_extra)
@@ -78,7 +88,8 @@ class RunningBatch:
         self._limits: Ints = np.zeros(0, np.int64)
         self._found: NDArray[np.bool_] = np.zeros(0, np.bool_)  # whether n_best hypotheses have ended
         self._scores: Floats = np.zeros((0, beam))  # log P of each hypothesis
-        self._tokens: Ints = np.zeros((0, beam, 1), np.int64)  # what each says, from the left; room for more
+        self._tokens: Ints = np.zeros((0, beam, 16), np.int64)  # what each says, from the left; room for more
+        self._last: Ints = np.zeros((0, beam), np.int64)  # the last of that
 
     def join(self, sentences: Sequence[Sentence]) -> None:
         """Encode sentences and let them take part from the next step on."""
@@ -87,51 +98,54 @@ class RunningBatch:
         self.sentences += sentences
         scores = np.full((count, k), -np.inf)
         scores[:, 0] = 0.0  # all K rows are alike before the first step: only one may continue
-        tokens = np.full((count, k, self._tokens.shape[2]), BOS, np.int64)
+        tokens = np.zeros((count, k, self._tokens.shape[2]), np.int64)
         self._lengths = np.concatenate((self._lengths, np.zeros(count, np.int64)))
         self._limits = np.concatenate((self._limits, [sentence.limit for sentence in sentences]))
         self._found = np.concatenate((self._found, np.zeros(count, np.bool_)))
         self._scores = np.concatenate((self._scores, scores))
         self._tokens = np.concatenate((self._tokens, tokens))
+        self._last = np.concatenate((self._last, np.full((count, k), BOS, np.int64)))
 
     def step(self) -> list[Sentence]:
         """Extend every hypothesis by one token; return the sentences that are done, which have left."""
         k, count = self._beam, len(self.sentences)
-        found = self._rows.step(self._last().reshape(-1), min(2 * k + len(_NEVER_SAID), self._backend.vocabulary))
+        found = self._rows.step(self._last.reshape(-1), min(2 * k + _MARKS, self._backend.vocabulary))
         m = found.ids.shape[1]
         ids = found.ids.reshape(count, k * m)
         totals = (found.best.reshape(count, k, m) + self._scores[:, :, None]).reshape(count, k * m)
-        totals[np.isin(ids, _NEVER_SAID)] = -np.inf
-        order = np.argsort(-totals, axis=1, kind="stable")[
-            :, : 2 * k
-        ]  # (N, 2 K), best first; what is no number comes last
-        best, token = np.take_along_axis(totals, order, axis=1), np.take_along_axis(ids, order, axis=1)
+        totals[ids < _MARKS] = -np.inf
+        order = np.argsort(-totals, axis=1, kind="stable")[:, : 2 * k]  # (N, 2 K), best first
+        place = order + np.arange(0, count * k * m, k * m)[:, None]
+        best, token, origin = totals.reshape(-1)[place], ids.reshape(-1)[place], order // m
         self._lengths += 1
-        done = self._collect(best, order // m, token)
-        for row in np.flatnonzero(np.isnan(totals).any(axis=1)).tolist():
-            self.sentences[row].error = SearchError(
-                "the model's probabilities are not numbers: its weights may be damaged"
-            )
-            done.append(self.sentences[row])
-        self._extend(best, order // m, token)
+        done = self._collect(best, origin, token)
+        if np.isnan(found.best).any():
+            done += self._not_numbers(found.best)
+        self._extend(best, origin, token)
         if done:
             self.leave(done)
         return done
 
     def leave(self, sentences: Sequence[Sentence]) -> None:
-        """Let sentences go, whether they are done or not."""
+        """Let sentences go, whether they are done or not; the last of those that stay take their places."""
         gone = set(map(id, sentences))
-        keep = np.array([row for row, each in enumerate(self.sentences) if id(each) not in gone], np.int64)
+        stay = [row for row, each in enumerate(self.sentences) if id(each) not in gone]
+        count = len(stay)
+        keep = np.arange(count)
+        holes = np.setdiff1d(keep, stay, assume_unique=True)
+        keep[holes] = stay[count - len(holes) :]
         self.sentences = [self.sentences[row] for row in keep]
         self._rows.select((keep[:, None] * self._beam + np.arange(self._beam)).reshape(-1), keep)
         self._lengths, self._limits, self._found = self._lengths[keep], self._limits[keep], self._found[keep]
-        self._scores, self._tokens = self._scores[keep], self._tokens[keep]
+        self._scores, self._tokens, self._last = self._scores[keep], self._tokens[keep], self._last[keep]
 
-    def _last(self) -> Ints:
-        """The last token (N, K) of each hypothesis, the begin mark before the first."""
-        last = np.maximum(self._lengths - 1, 0)[:, None, None]
-        tokens = np.take_along_axis(self._tokens, np.broadcast_to(last, (*self._scores.shape, 1)), axis=2)[:, :, 0]
-        return np.where(self._lengths[:, None] == 0, BOS, tokens)
+    def _not_numbers(self, best: NDArray[np.float32]) -> list[Sentence]:
+        """The sentences for which the model has no probabilities."""
+        rows = np.flatnonzero(np.isnan(best).reshape(len(self.sentences), -1).any(axis=1))
+        failed = [self.sentences[row] for row in rows]
+        for sentence in failed:
+            sentence.error = SearchError("the model's probabilities are not numbers: its weights may be damaged")
+        return failed
 
     def _collect(self, best: Floats, origin: Ints, token: Ints) -> list[Sentence]:
         """Move hypotheses that have ended, or have reached the limit, to their sentences; return those that are done."""
@@ -174,15 +188,17 @@ class RunningBatch:
         column = np.argsort(token == EOS, axis=1, kind="stable")[
             :, :k
         ]  # those that go on, in their order, then the others
-        origin, token = np.take_along_axis(origin, column, axis=1), np.take_along_axis(token, column, axis=1)
-        self._scores = np.where(token == EOS, -np.inf, np.take_along_axis(best, column, axis=1))
-        if self._lengths.max() > self._tokens.shape[2]:
-            self._tokens = np.pad(self._tokens, ((0, 0), (0, 0), (0, self._tokens.shape[2])))
-        self._tokens = np.take_along_axis(self._tokens, origin[:, :, None], axis=1)
-        np.put_along_axis(
-            self._tokens, np.broadcast_to(self._lengths[:, None, None] - 1, (count, k, 1)), token[:, :, None], axis=2
-        )
-        self._rows.select((np.arange(count)[:, None] * k + origin).reshape(-1))
+        place = column + np.arange(0, token.size, token.shape[1])[:, None]
+        origin, token, best = origin.reshape(-1)[place], token.reshape(-1)[place], best.reshape(-1)[place]
+        self._scores = np.where(token == EOS, -np.inf, best)
+        rows = (origin + np.arange(0, count * k, k)[:, None]).reshape(-1)
+        room = self._tokens.shape[2]
+        if self._lengths.max(initial=0) > room:
+            self._tokens = np.pad(self._tokens, ((0, 0), (0, 0), (0, room)))
+        self._tokens = self._tokens.reshape(count * k, -1)[rows].reshape(count, k, -1)
+        self._tokens[np.arange(count)[:, None], np.arange(k), self._lengths[:, None] - 1] = token
+        self._last = token
+        self._rows.select(rows)
 
 
 def beam_search(
@@ -198,7 +214,7 @@ def beam_search(
     if not source:
         return []
     sentences = [Sentence(ids, options) for ids in source]
-    batch = RunningBatch(backend, options.beam_size, max(map(len, source)))
+    batch = RunningBatch(backend, options.beam_size, max(sentence.width for sentence in sentences))
     batch.join(sentences)
     while batch.sentences:
         if cancelled is not None and cancelled():

@@ -107,7 +107,7 @@ class TorchRows:
             self._memory = new if first else self._memory.joined(new)
             self._state = new.state if first else self._state.joined(new.state)
 
-    def step(self, tokens: Ints, top: int) -> Scores:
+    def step(self, tokens: Ints, top: int, whole: bool = False) -> Scores:
         """Feed a token (N K,) to each row; the `top` best continuations of each."""
         with torch.inference_mode():
             device = self._model.device
@@ -116,7 +116,7 @@ class TorchRows:
             )
             log_p = torch.log_softmax(logits[:, 0].float(), dim=-1)  # (N K, V)
             best, ids = log_p.topk(top, dim=-1)
-            return Scores(best.cpu().numpy(), ids.cpu().numpy(), lambda row: log_p[row].cpu().numpy())
+            return Scores(best.cpu().numpy(), ids.cpu().numpy(), log_p.cpu().numpy() if whole else None)
 
     def select(self, rows: Ints, sentences: Ints | None = None) -> None:
         """Keep these of the rows, in this order; where `sentences` is given, those alone stay, in that order."""
