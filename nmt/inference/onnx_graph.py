@@ -239,7 +239,10 @@ class ModelGraphs(Parts):
         table = words @ matrix.T
         if (bias := self.input_bias(self.config.decoder.cells[0], name, "_l0")) is not None:
             table += bias
-        return self.g.op("Gather", self.g.constant(table.astype(np.float32), f"{name}.of_words"), "tokens", axis=0)
+        half = self.weights["output"].scales is not None  # nobody sees the difference beside int8
+        kept = self.g.constant(table.astype(np.float16 if half else np.float32), f"{name}.of_words")
+        rows = self.g.op("Gather", kept, "tokens", axis=0)
+        return self.g.op("Cast", rows, to=FLOAT) if half else rows
 
     def _climb(self, x: str, state: list[str]) -> tuple[str, list[str]]:
         after: list[str] = []

@@ -56,8 +56,7 @@ class Sentence:
 
     @property
     def width(self) -> int:
-        """Source tokens that its running batch has room for. A sentence always gets the same, as sums over another number of them may differ
-        in their last digits."""
+        """Source tokens that its running batch has room for: always the same, as sums over another number may differ in the last digits."""
         width = _NARROWEST
         while width < len(self.ids):
             width *= 2
