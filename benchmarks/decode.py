@@ -56,7 +56,7 @@ from nmt.model.seq2seq import Seq2Seq
 from nmt.text.tokenizer import EOS
 from nmt.training.machine import processor
 
-LENGTH, BATCH = 15, 64
+LENGTH, BATCH, HIDDEN = 15, 64, 512
 BEAMS = (1, 5)
 BUNDLE = Path("data/pretrained/tatoeba-en-de")
 _CTRANSLATE2 = """
@@ -72,10 +72,10 @@ print(json.dumps({"seconds": time.perf_counter() - start, "tokens": sum(len(one.
 """
 
 
-def backend_of(corpus: PreparedCorpus, int8: bool, threads: int = 1, hidden: int = 512) -> OnnxBackend:
+def backend_of(corpus: PreparedCorpus, int8: bool, threads: int = 1) -> OnnxBackend:
     """An untrained model that never ends by itself."""
-    stack = {"layers": 2, "hidden": hidden}
-    config = ModelConfig.model_validate({"embedding": hidden, "wiring": "gnmt", "encoder": stack, "decoder": stack})
+    stack = {"layers": 2, "hidden": HIDDEN}
+    config = ModelConfig.model_validate({"embedding": HIDDEN, "wiring": "gnmt", "encoder": stack, "decoder": stack})
     torch.manual_seed(1)
     vocabulary = corpus.manifest["vocabulary"]
     model = Seq2Seq(config, vocabulary["source"], vocabulary["target"])
@@ -123,7 +123,7 @@ def ours(corpus: PreparedCorpus, texts: list[str], threads: int, int8: bool) -> 
 
 def trained(turn: Turn, transformer: bool) -> Path:
     """A checkpoint of OpenNMT-py that has been trained for two updates."""
-    options = argparse.Namespace(layers=2, hidden=512, dropout=0.2, lr=1e-3, seed=1, batch_tokens=4096)
+    options = argparse.Namespace(layers=2, hidden=HIDDEN, dropout=0.2, lr=1e-3, seed=1, batch_tokens=4096)
     settings = opennmt.settings(options, turn.data, 2, turn.corpus.joint) | {
         "save_data": str(turn.folder / "samples"),
         "save_model": str(turn.folder / "model"),
@@ -229,7 +229,8 @@ def step_share(corpus: PreparedCorpus) -> dict[str, float]:
     a, b = (torch.randint(-127, 127, (2048, 2048), dtype=torch.int8) for _ in range(2))
     peak = 2 * 2048**3 / min(seconds_of(lambda: torch._int_mm(a, b)) for _ in range(5))
     backend, vocabulary = backend_of(corpus, int8=True), corpus.manifest["vocabulary"]["target"]
-    products = 4 * 512 * (512 + 512) + 4 * 512 * (1024 + 512) + 512 * 512 + 1024 * 512 + 512 * vocabulary
+    # The lowest layer's product with the word comes out of a table.
+    products = HIDDEN * (4 * HIDDEN + 4 * (2 * HIDDEN + HIDDEN) + HIDDEN + 2 * HIDDEN + vocabulary)
     shares = {"peak, GOP/s": peak / 1e9}
     for sentences, beam in ((1, 1), (64, 1), (64, 5)):
         rows = backend.running(beam, 16)
@@ -243,9 +244,10 @@ def step_share(corpus: PreparedCorpus) -> dict[str, float]:
 
 def by_length(corpus: PreparedCorpus) -> dict[str, float]:
     """Milliseconds a target subword of 16 sentences as long as their translations, beam 5."""
-    engine, found = Engine(backend_of(corpus, int8=True)), {}
+    backend, found = backend_of(corpus, int8=True), {}
+    engine = Engine(backend)
     for length in (10, 30, 100, 250, 500):
-        ids = [*(10 + i % 900 for i in range(length - 1)), EOS]
+        ids = [*(EOS + 1 + i % (backend.vocabulary - EOS - 1) for i in range(length - 1)), EOS]
         seconds = seconds_of(lambda: [each.result() for each in engine.submit_all([ids] * 16, forced(5, length))])  # noqa: B023
         found[f"{length} subwords"] = 1e3 * seconds / (16 * length)
     engine.close()

@@ -1,4 +1,4 @@
-"""`nmt translate`, `evaluate`, `info`: the commands that use a bundle."""
+"""`nmt translate`, `score`, `evaluate`, `info`: the commands that use a bundle."""
 
 from __future__ import annotations
 
@@ -24,6 +24,13 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """The commands that use a bundle."""
     searched = argparse.ArgumentParser(add_help=False, parents=[decoding()])
     searched.add_argument("--length-penalty", type=float, metavar="A", help="scores are log P / length ** A")
+    searched.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="another option of the search, such as min_length=5",
+    )
     searched.add_argument("--json", action="store_true", help="print JSON")
 
     command = commands.add_parser(
@@ -35,6 +42,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     command.add_argument("--text", action="append", metavar="TEXT", help="translate this instead; may be repeated")
     command.add_argument("--n-best", type=int, metavar="N", help="N candidates a line: NUMBER ||| TEXT ||| SCORE")
+    command.add_argument("--prefix", default="", metavar="TEXT", help="what every translation is to begin with")
     command.add_argument("--window", type=int, default=2000, metavar="N", help="lines read before any is written")
     command.set_defaults(run=_translate)
 
@@ -59,6 +67,15 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     command.set_defaults(run=_evaluate)
 
+    command = commands.add_parser("score", parents=[decoding()], help="what given translations are worth to a bundle")
+    command.add_argument("bundle", type=Path)
+    command.add_argument("--source", type=Path, required=True, metavar="FILE", help="sentences, one a line")
+    command.add_argument("--target", type=Path, required=True, metavar="FILE", help="their translations, one a line")
+    command.add_argument(
+        "--length-penalty", type=float, default=1.0, metavar="A", help="scores are log P / length ** A"
+    )
+    command.set_defaults(run=_score)
+
     command = commands.add_parser("info", help="what a model bundle is")
     command.add_argument("bundle", type=Path)
     command.add_argument("--json", action="store_true", help="print JSON")
@@ -77,10 +94,22 @@ def _translate(options: argparse.Namespace) -> int:
     lines = iter(options.text) if options.text else _input_lines(options.files)
     sys.stdout.reconfigure(encoding="utf-8")  # type: ignore[union-attr]
     with progress("translate", "lines") as bar:
-        for output in translate_lines(translator, lines, decode, options.json, 1 if interactive else options.window):
+        window = 1 if interactive else options.window
+        for output in translate_lines(translator, lines, decode, options.json, window, options.prefix):
             sys.stdout.write("".join(f"{line}\n" for line in output))
             sys.stdout.flush()
             bar.update(len(output))
+    return 0
+
+
+def _score(options: argparse.Namespace) -> int:
+    from nmt.text.lines import read_lines
+
+    sources, targets = (list(read_lines(path)) for path in (options.source, options.target))
+    if len(sources) != len(targets):
+        raise InputError(f"{options.source} has {len(sources)} lines, {options.target} has {len(targets)}")
+    for scored in _open_translator(options).score(list(zip(sources, targets, strict=True)), options.length_penalty):
+        print(f"{scored.score:.4f}")
     return 0
 
 
@@ -106,6 +135,8 @@ def _evaluate(options: argparse.Namespace) -> int:
         from nmt.inference.types import DecodeOptions
 
         server = ServerTranslator(options.server)
+        if options.set:
+            raise ConfigError("--set changes the search for a bundle: a server takes --beam-size and --length-penalty")
         decode = _decode_options(options, DecodeOptions()) if _given(options) else None
         search = f"beam {decode.beam_size}" if decode else "the server's defaults"
         moses = Moses(_served_language(server)) if options.tok_lc else None
@@ -159,7 +190,7 @@ def _info(options: argparse.Namespace) -> int:
     print(
         f"  vocabulary {len(bundle.source_tokenizer)} / {len(bundle.target_tokenizer)}, sentences up to {config.max_source_tokens} subwords"
     )
-    print(f"  search: {', '.join(f'{key} {value:g}' for key, value in config.decode.model_dump().items())}")
+    print(f"  search: {', '.join(f'{key} {value:g}' for key, value in config.decode.model_dump().items() if value)}")
     for item in info.scores:
         print(f"  {item['data']}: {item['name']} {item['score']:.2f} ({item['search']}; {item['signature']})")
     print(f"  weights sha256 {info.digest}")
@@ -179,10 +210,10 @@ def _given(options: argparse.Namespace) -> dict[str, object]:
 
 
 def _decode_options(options: argparse.Namespace, defaults: DecodeOptions) -> DecodeOptions:
-    from nmt.config import parse
+    from nmt.config import apply_overrides, parse
     from nmt.inference.types import DecodeOptions
 
-    return parse(DecodeOptions, defaults.model_dump() | _given(options), "search options")
+    return parse(DecodeOptions, apply_overrides(defaults.model_dump() | _given(options), options.set), "search options")
 
 
 def _input_lines(files: list[Path]) -> Iterator[str]:

@@ -11,18 +11,23 @@ from nmt.inference.types import DecodeOptions, Translation
 
 
 def translate_lines(
-    translator: Translator, lines: Iterable[str], options: DecodeOptions, as_json: bool = False, window: int = 2000
+    translator: Translator,
+    lines: Iterable[str],
+    options: DecodeOptions,
+    as_json: bool = False,
+    window: int = 2000,
+    prefix: str = "",
 ) -> Iterator[list[str]]:
     """For each window of input lines, the output lines: the translation of each, in order.
 
     With `options.n_best` above 1 a line gives several, `NUMBER ||| TRANSLATION ||| SCORE`, best first, numbered by input line from
-    0. With `as_json` each line gives one JSON object with scores. A window is translated as a whole.
+    0. All begin with `prefix`. With `as_json` each line gives one JSON object with scores. A window is translated as a whole.
     """
     numbers = itertools.count()
     iterator = iter(lines)
     while chunk := list(itertools.islice(iterator, window)):
         output: list[str] = []
-        for result in translator.translate(chunk, options):
+        for result in translator.translate(chunk, options, prefixes=[prefix] * len(chunk) if prefix else None):
             number = next(numbers)
             if as_json:
                 output.append(json.dumps(to_json(result), ensure_ascii=False))

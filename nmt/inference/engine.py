@@ -19,7 +19,7 @@ from enum import IntEnum
 
 from nmt.errors import NMTError
 from nmt.inference.backend import Backend
-from nmt.inference.search import Cancelled, Candidate, RunningBatch, Sentence, beam_search
+from nmt.inference.search import Cancelled, Candidate, RunningBatch, Sentence, search_alone
 from nmt.inference.types import DecodeOptions
 
 _CELLS = 4096  # sentences x source tokens that a running batch has room for, at most
@@ -130,13 +130,14 @@ class Engine:
         options: DecodeOptions,
         priority: Priority = Priority.INTERACTIVE,
         deadline: float | None = None,
+        prefix: Sequence[int] = (),
     ) -> Future[list[Candidate]]:
         """The candidates for a sentence (ids with the end mark), best first, when they are found.
 
-        Cancelling the future frees the sentence's place. It fails with `DeadlinePassed` after `deadline` (of `time.monotonic`), and with
-        what goes wrong with this sentence alone.
+        Every candidate begins with the target ids `prefix`. Cancelling the future frees the sentence's place. It fails with
+        `DeadlinePassed` after `deadline` (of `time.monotonic`), and with what goes wrong with this sentence alone.
         """
-        return self.submit_all([ids], options, priority, deadline)[0]
+        return self.submit_all([ids], options, priority, deadline, [prefix])[0]
 
     def submit_all(
         self,
@@ -144,10 +145,15 @@ class Engine:
         options: DecodeOptions,
         priority: Priority = Priority.INTERACTIVE,
         deadline: float | None = None,
+        prefixes: Sequence[Sequence[int]] | None = None,
     ) -> list[Future[list[Candidate]]]:
         """As `submit` for each sentence; those of like length next to each other, longest first, are searched for fastest."""
         now = time.monotonic()
-        jobs = [_Job(Sentence(ids, options), priority, deadline, now) for ids in sentences]
+        begins = prefixes or [()] * len(sentences)
+        jobs = [
+            _Job(Sentence(ids, options, prefix), priority, deadline, now)
+            for ids, prefix in zip(sentences, begins, strict=True)
+        ]
         with self._changed:
             if self._closed:
                 raise RuntimeError("the engine is closed")
@@ -305,18 +311,13 @@ class _Worker(threading.Thread):
         for sentence in together.values():
             job = self.jobs.pop(id(sentence))
             try:
-                (candidates,) = beam_search(
-                    self._backend,
-                    [sentence.ids],
-                    sentence.options,
-                    lambda job=job: not job.wanted(),  # type: ignore[misc]
-                )
+                candidates = search_alone(self._backend, sentence, lambda job=job: not job.wanted())  # type: ignore[misc]
             except Cancelled:
                 self._engine.count(dropped=1)
             except Exception as error:
                 job.fail(error)
                 self._engine.count(failed=1)
             else:
-                sentence.finished = candidates
+                job.sentence.finished = candidates
                 job.succeed(candidates)
                 self._engine.count([job])

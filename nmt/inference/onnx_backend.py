@@ -216,7 +216,7 @@ class _Bound:
 def _session(graph: Graph, threads: int) -> tuple[Any, tuple[str, ...]]:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # errors are raised, and need not be printed as well
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if _shared_arena():
         options.add_session_config_entry("session.use_env_allocators", "1")

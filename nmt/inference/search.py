@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from nmt.errors import NMTError
 from nmt.inference.backend import Backend
+from nmt.inference.rules import allowed, drawn
 from nmt.inference.types import DecodeOptions
 from nmt.text.tokenizer import BOS, EOS
 
@@ -51,8 +52,15 @@ class Sentence:
 
     ids: Sequence[int]
     options: DecodeOptions
+    prefix: Sequence[int] = ()  # target ids that every candidate begins with
     finished: list[Candidate] = field(default_factory=list)
     error: SearchError | None = None
+
+    @property
+    def ruled(self) -> bool:
+        """Whether the likeliest words alone do not say what may come next."""
+        options = self.options
+        return bool(self.prefix or options.min_length or options.no_repeat_ngram or options.temperature)
 
     @property
     def width(self) -> int:
@@ -65,7 +73,8 @@ class Sentence:
     @property
     def limit(self) -> int:
         """Target tokens at most, the end mark included."""
-        return max(1, int(len(self.ids) * self.options.max_length_ratio) + self.options.max_length_extra)
+        options = self.options
+        return max(1, int(len(self.ids) * options.max_length_ratio) + options.max_length_extra, len(self.prefix))
 
 
 class RunningBatch:
@@ -86,6 +95,7 @@ class RunningBatch:
         self._lengths: Ints = np.zeros(0, np.int64)  # steps done
         self._limits: Ints = np.zeros(0, np.int64)
         self._found: NDArray[np.bool_] = np.zeros(0, np.bool_)  # whether n_best hypotheses have ended
+        self._ruled: NDArray[np.bool_] = np.zeros(0, np.bool_)
         self._scores: Floats = np.zeros((0, beam))  # log P of each hypothesis
         self._tokens: Ints = np.zeros((0, beam, 16), np.int64)  # what each says, from the left; room for more
         self._last: Ints = np.zeros((0, beam), np.int64)  # the last of that
@@ -96,11 +106,15 @@ class RunningBatch:
         self._rows.insert(self._backend.encode([sentence.ids for sentence in sentences]))
         self.sentences += sentences
         scores = np.full((count, k), -np.inf)
-        scores[:, 0] = 0.0  # all K rows are alike before the first step: only one may continue
+        scores[:, 0] = (
+            0.0  # all K rows are alike before the first step: only one may continue, but where each is drawn by itself
+        )
+        scores[[sentence.options.temperature > 0 for sentence in sentences]] = 0.0
         tokens = np.zeros((count, k, self._tokens.shape[2]), np.int64)
         self._lengths = np.concatenate((self._lengths, np.zeros(count, np.int64)))
         self._limits = np.concatenate((self._limits, [sentence.limit for sentence in sentences]))
         self._found = np.concatenate((self._found, np.zeros(count, np.bool_)))
+        self._ruled = np.concatenate((self._ruled, [sentence.ruled for sentence in sentences]))
         self._scores = np.concatenate((self._scores, scores))
         self._tokens = np.concatenate((self._tokens, tokens))
         self._last = np.concatenate((self._last, np.full((count, k), BOS, np.int64)))
@@ -108,11 +122,15 @@ class RunningBatch:
     def step(self) -> list[Sentence]:
         """Extend every hypothesis by one token; return the sentences that are done, which have left."""
         k, count = self._beam, len(self.sentences)
-        found = self._rows.step(self._last.reshape(-1), min(2 * k + _MARKS, self._backend.vocabulary))
+        top, ruled = min(2 * k + _MARKS, self._backend.vocabulary), np.flatnonzero(self._ruled).tolist()
+        found = self._rows.step(self._last.reshape(-1), top, whole=bool(ruled))
         m = found.ids.shape[1]
         ids = found.ids.reshape(count, k * m)
         totals = (found.best.reshape(count, k, m) + self._scores[:, :, None]).reshape(count, k * m)
         totals[ids < _MARKS] = -np.inf
+        for row in ruled:
+            assert found.log_p is not None
+            ids[row], totals[row] = self._by_rule(row, found.log_p[row * k : (row + 1) * k].astype(np.float64), m)
         order = np.argsort(-totals, axis=1, kind="stable")[:, : 2 * k]  # (N, 2 K), best first
         place = order + np.arange(0, count * k * m, k * m)[:, None]
         best, token, origin = totals.reshape(-1)[place], ids.reshape(-1)[place], order // m
@@ -136,7 +154,25 @@ class RunningBatch:
         self.sentences = [self.sentences[row] for row in keep]
         self._rows.select((keep[:, None] * self._beam + np.arange(self._beam)).reshape(-1), keep)
         self._lengths, self._limits, self._found = self._lengths[keep], self._limits[keep], self._found[keep]
+        self._ruled = self._ruled[keep]
         self._scores, self._tokens, self._last = self._scores[keep], self._tokens[keep], self._last[keep]
+
+    def _by_rule(self, row: int, log_p: Floats, m: int) -> tuple[Ints, Floats]:
+        """Of a sentence with rules: the M best continuations that they allow, or the one that is drawn, of each of its K hypotheses, by
+        the log probabilities (K, V); ids and totals, each (K M,)."""
+        sentence, length = self.sentences[row], int(self._lengths[row])
+        options, least = sentence.options, min(sentence.options.min_length, sentence.limit - 1)
+        ids, totals = np.full((self._beam, m), EOS), np.full((self._beam, m), -np.inf)
+        for k in np.flatnonzero(np.isfinite(self._scores[row])).tolist():
+            said = self._tokens[row, k, :length].tolist()
+            may = allowed(log_p[k], said, sentence.prefix, least, options.no_repeat_ngram)
+            if not options.temperature:
+                ids[k] = np.argsort(-may, kind="stable")[:m]
+                totals[k] = self._scores[row, k] + may[ids[k]]
+            elif np.isfinite(may).any():
+                ids[k, 0] = drawn(may, options, sentence.ids, (k, length))
+                totals[k, 0] = self._scores[row, k] + may[ids[k, 0]]
+        return ids.reshape(-1), totals.reshape(-1)
 
     def _not_numbers(self, best: NDArray[np.float32]) -> list[Sentence]:
         """The sentences for which the model has no probabilities."""
@@ -167,11 +203,14 @@ class RunningBatch:
         return done
 
     def _decided(self, row: int, going: float) -> bool:
-        """Whether no hypothesis that still goes on, the likeliest with log P `going`, can come before the `n_best` that are finished.
+        """Whether no hypothesis that still goes on, the likeliest with log P `going`, can come before the `n_best` that are finished;
+        those that are drawn don't compete.
 
         Whatever it says, log P will be no higher, and the length that it is divided by no larger than the limit. Greedy search has no other
         hypothesis."""
         options = self.sentences[row].options
+        if options.temperature:
+            return False
         bound = going / float(self._limits[row]) ** options.length_penalty
         return self._beam == 1 or self.sentences[row].finished[options.n_best - 1].score >= bound
 
@@ -213,7 +252,19 @@ def beam_search(
     if not source:
         return []
     sentences = [Sentence(ids, options) for ids in source]
-    batch = RunningBatch(backend, options.beam_size, max(sentence.width for sentence in sentences))
+    _search(backend, sentences, cancelled)
+    return [sentence.finished for sentence in sentences]
+
+
+def search_alone(backend: Backend, sentence: Sentence, cancelled: Callable[[], bool]) -> list[Candidate]:
+    """The candidates of a sentence, from its beginning and by itself, however far a search for it has come."""
+    again = Sentence(sentence.ids, sentence.options, sentence.prefix)
+    _search(backend, [again], cancelled)
+    return again.finished
+
+
+def _search(backend: Backend, sentences: list[Sentence], cancelled: Callable[[], bool] | None) -> None:
+    batch = RunningBatch(backend, sentences[0].options.beam_size, max(sentence.width for sentence in sentences))
     batch.join(sentences)
     while batch.sentences:
         if cancelled is not None and cancelled():
@@ -222,4 +273,3 @@ def beam_search(
     for sentence in sentences:
         if sentence.error is not None:
             raise sentence.error
-    return [sentence.finished for sentence in sentences]

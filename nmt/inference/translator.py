@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, wait
@@ -13,7 +14,7 @@ from nmt.inference.backend import Backend
 from nmt.inference.bundle import Bundle, ModelInfo, check_alike, describe
 from nmt.inference.engine import Engine, Priority
 from nmt.inference.loading import load_backend
-from nmt.inference.search import Cancelled, Candidate
+from nmt.inference.search import Cancelled, Candidate, Sentence
 from nmt.inference.types import DecodeOptions, Hypothesis, Precision, Translation
 from nmt.text.normalize import normalize
 from nmt.text.segment import Segment, split_long
@@ -130,12 +131,13 @@ class Translator:
         texts: Sequence[str],
         options: DecodeOptions | None = None,
         cancelled: Callable[[], bool] | None = None,
+        prefixes: Sequence[str] | None = None,
     ) -> list[Translation]:
         """A `Translation` for each text, in order; text without content gives "".
 
         Raises what `begin` raises, what goes wrong with a text, and `search.Cancelled` soon after the callable says so.
         """
-        pending = self.begin(texts, options, Priority.DOCUMENT)
+        pending = self.begin(texts, options, Priority.DOCUMENT, prefixes)
         try:
             while not (cancelled and cancelled()):
                 if pending.wait(_ASKED_S if cancelled else None):
@@ -145,22 +147,35 @@ class Translator:
             pending.cancel()
 
     def begin(
-        self, texts: Sequence[str], options: DecodeOptions | None = None, priority: Priority = Priority.INTERACTIVE
+        self,
+        texts: Sequence[str],
+        options: DecodeOptions | None = None,
+        priority: Priority = Priority.INTERACTIVE,
+        prefixes: Sequence[str] | None = None,
     ) -> Pending:
         """Begin to translate texts, beside whatever the engine has in hand.
 
-        Raises `InputError` for text that is not Unicode or for `n_best` above `beam_size`.
+        `prefixes` are what each translation is to begin with, "" for nothing. Raises `InputError` for text that is not Unicode, for
+        `n_best` above `beam_size`, and for a prefix that is longer than the translation may be, or of a text that is divided.
         """
         options = options or self.defaults
+        if options.temperature:  # each is drawn by itself, nothing competes
+            options = options.model_copy(update={"beam_size": options.n_best})
         if isinstance(texts, str):  # a sequence of texts too, but not the one that was meant
             raise InputError(_ONE_TEXT)
         if options.n_best > options.beam_size:
             raise InputError(f"n_best {options.n_best} is more than beam_size {options.beam_size}: raise beam_size")
-        for text in texts:
+        for text in (*texts, *(prefixes or ())):
             self.validate(text)
         parts = self._parts(texts)
+        begins = self._begins(parts, texts, prefixes, options)
         order = sorted(range(len(parts)), key=lambda index: -len(parts[index].ids))
-        futures = self.engine.submit_all([parts[index].ids for index in order], options, priority)
+        futures = self.engine.submit_all(
+            [parts[index].ids for index in order],
+            options,
+            priority,
+            prefixes=[begins[parts[index].text] for index in order],
+        )
         by_part = dict(zip(order, futures, strict=True))
 
         def join(found: list[list[Candidate]]) -> list[Translation]:
@@ -178,6 +193,53 @@ class Translator:
         iterator = iter(texts)
         while window := list(itertools.islice(iterator, _WINDOW)):
             yield from self.translate(window, options)
+
+    def score(self, pairs: Sequence[tuple[str, str]], length_penalty: float = 1.0) -> list[Hypothesis]:
+        """Each given target with its score as a translation of its source: log P / length ** `length_penalty`, end mark included.
+
+        The whole text is one sentence. Raises `InputError` for text that is not Unicode or is empty.
+        """
+        encoded: list[tuple[list[int], list[int]]] = []
+        for pair in pairs:
+            for text in pair:
+                self.validate(text)
+            source, target = (
+                tokenizer.encode([normalize(text)])[0]
+                for tokenizer, text in zip((self.vocabularies.source, self.vocabularies.target), pair, strict=True)
+            )
+            if not source or not target:
+                raise InputError(f"pair {len(encoded) + 1}: there is no text on one of its sides")
+            encoded.append(([*source, EOS], [*target, EOS]))
+        options = DecodeOptions(beam_size=1, length_penalty=length_penalty)
+        sources, targets = [source for source, _ in encoded], [target for _, target in encoded]
+        futures = self.engine.submit_all(sources, options, Priority.DOCUMENT, prefixes=targets)
+        return [
+            Hypothesis(target, future.result()[0].score) for (_, target), future in zip(pairs, futures, strict=True)
+        ]
+
+    def _begins(
+        self, parts: list[_Part], texts: Sequence[str], prefixes: Sequence[str] | None, options: DecodeOptions
+    ) -> list[list[int]]:
+        """The ids that each text's translation begins with."""
+        if prefixes is None:
+            return [[] for _ in texts]
+        if len(prefixes) != len(texts):
+            raise InputError(
+                f"{len(prefixes)} prefixes for {len(texts)} texts: give one for each, empty where there is none"
+            )
+        begins = self.vocabularies.target.encode([normalize(prefix) for prefix in prefixes])
+        counts = collections.Counter(part.text for part in parts)
+        for part in parts:
+            begin, text = begins[part.text], part.text + 1
+            if begin and counts[part.text] > 1:
+                raise InputError(
+                    f"text {text} is divided into {counts[part.text]} parts: a prefix can be given for one part alone"
+                )
+            if len(begin) >= (limit := Sentence(part.ids, options).limit):
+                raise InputError(
+                    f"the prefix of text {text} has {len(begin)} subwords, its translation may have {limit - 1}"
+                )
+        return begins
 
     def _parts(self, texts: Sequence[str]) -> list[_Part]:
         tokenizer = self.vocabularies.source

@@ -20,6 +20,19 @@ class DecodeOptions(Section):
     n_best: int = Field(1, ge=1, le=64, description="translations returned for each sentence, best first")
     max_length_ratio: float = Field(2.0, gt=0.0, le=10.0, description="target subwords allowed per source subword")
     max_length_extra: int = Field(10, ge=0, le=1000, description="target subwords allowed beyond that")
+    min_length: int = Field(0, ge=0, le=1000, description="target subwords at least, as far as the limit allows")
+    no_repeat_ngram: int = Field(
+        0, ge=0, le=20, description="no so many subwords in a row are said twice; 0: any may be"
+    )
+    temperature: float = Field(
+        0.0,
+        ge=0.0,
+        le=10.0,
+        description="0 searches for the likeliest; above it n_best translations are drawn at random",
+    )
+    top_k: int = Field(0, ge=0, description="draw from so many likeliest subwords; 0: from all")
+    top_p: float = Field(1.0, gt=0.0, le=1.0, description="draw from the likeliest that have this probability together")
+    seed: int = Field(0, ge=0, le=2**63 - 1, description="what is drawn follows from it and from the text")
 
 
 @dataclass(frozen=True, slots=True)
