@@ -45,7 +45,8 @@ def test_a_run_without_peers_prints_a_table(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(decode, "in_flight", lambda options: {"in flight": 1.0})
+    for name in ("in_flight", "start"):
+        monkeypatch.setattr(decode, name, lambda *_: {"it": 1.0})
     file = tmp_path / "figures.json"
     options = ["--peers", "none", "--rounds", "1", "--sentences", "8", "--threads", "1", "--json", str(file)]
     assert decode.main([str(corpus), *options]) == 0
