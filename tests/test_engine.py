@@ -287,6 +287,17 @@ def test_a_sentence_that_fails_does_not_fail_its_neighbours(place: str) -> None:
     engine.close()
 
 
+def test_a_defect_of_the_engine_leaves_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = Engine(CountingBackend())
+    monkeypatch.setattr(threading, "excepthook", lambda arguments: None)  # which would print it
+    monkeypatch.setattr(module._Worker, "_step", lambda self, shape, batch: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        engine.submit([4, EOS], LONG).result(timeout=20)
+    monkeypatch.undo()
+    assert engine.submit([4, EOS], LONG).result(timeout=20)[0].ids == [5] * 4
+    engine.close()
+
+
 def test_closing_cancels_what_is_not_finished(gated: Any) -> None:
     _, gate, engine = gated
     futures = engine.submit_all([[300, EOS]] * 12, LONG)

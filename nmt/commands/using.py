@@ -22,7 +22,11 @@ if TYPE_CHECKING:
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """The commands that use a bundle."""
-    searched = argparse.ArgumentParser(add_help=False, parents=[decoding()])
+    opened = argparse.ArgumentParser(add_help=False, parents=[decoding()])
+    opened.add_argument(
+        "--precision", default="auto", metavar="P", help="int8, fp32, or auto: int8 where the bundle stores int8"
+    )
+    searched = argparse.ArgumentParser(add_help=False, parents=[opened])
     searched.add_argument("--length-penalty", type=float, metavar="A", help="scores are log P / length ** A")
     searched.add_argument(
         "--set",
@@ -67,7 +71,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     command.set_defaults(run=_evaluate)
 
-    command = commands.add_parser("score", parents=[decoding()], help="what given translations are worth to a bundle")
+    command = commands.add_parser("score", parents=[opened], help="what given translations are worth to a bundle")
     command.add_argument("bundle", type=Path)
     command.add_argument("--source", type=Path, required=True, metavar="FILE", help="sentences, one a line")
     command.add_argument("--target", type=Path, required=True, metavar="FILE", help="their translations, one a line")
@@ -200,7 +204,7 @@ def _info(options: argparse.Namespace) -> int:
 def _open_translator(options: argparse.Namespace) -> Translator:
     from nmt.inference.translator import Translator
 
-    return Translator.load(options.bundle, options.threads, ensemble=options.ensemble)
+    return Translator.load(options.bundle, options.threads, "cpu", options.ensemble, options.precision)
 
 
 def _given(options: argparse.Namespace) -> dict[str, object]:

@@ -215,6 +215,11 @@ class Engine:
             self._alive.remove(worker)
             return None
 
+    def lost(self, worker: _Worker) -> None:
+        """A worker has ended that should not; the next sentence starts another."""
+        with self._changed:
+            self._alive.remove(worker)
+
     def count(self, finished: Sequence[_Job] = (), failed: int = 0, dropped: int = 0, steps: int = 0) -> None:
         """Add to the statistics."""
         tokens = sum(len(job.sentence.finished[0].ids) for job in finished)
@@ -262,6 +267,17 @@ class _Worker(threading.Thread):
 
     def run(self) -> None:
         """Join, step, deliver, until there is nothing to do."""
+        try:
+            self._work()
+        except BaseException as error:  # a defect: nobody shall wait for ever
+            for job in self.jobs.values():
+                job.fail(error)
+            self._engine.lost(self)
+            raise
+        for job in self.jobs.values():  # the engine has been closed
+            job.future.cancel()
+
+    def _work(self) -> None:
         while (jobs := self._engine.next(self)) is not None:
             if jobs:
                 self._join(jobs)
@@ -271,8 +287,6 @@ class _Worker(threading.Thread):
                     self._step(shape, batch)
                 if not batch.sentences:
                     self.batches.pop(shape, None)
-        for job in self.jobs.values():  # the engine has been closed
-            job.future.cancel()
 
     def _join(self, jobs: Sequence[_Job]) -> None:
         shape = jobs[0].shape

@@ -61,7 +61,9 @@ class OnnxBackend:
             beam_search(made, [[EOS]], DecodeOptions(beam_size=1, max_length_ratio=0.1, max_length_extra=1))
         except KeyError as error:
             raise BundleError(f"{path}: lacks {error}, which the model that config.yaml describes has") from None
-        except Exception as error:  # ONNX Runtime's are no kind of their own
+        except Exception as error:
+            if not (isinstance(error, ValueError | IndexError) or type(error).__module__.startswith("onnxruntime")):
+                raise
             raise BundleError(f"{_OTHER.format(path)} ({str(error).strip().splitlines()[-1]})") from None
         if sizes != (len(bundle.source_tokenizer), len(bundle.target_tokenizer)):
             raise BundleError(

@@ -42,9 +42,8 @@ class ModelGraphs(Parts):
             for cell, width in zip(config.decoder.cells, config.decoder.widths, strict=True)
             for _ in range(2 if cell == "lstm" else 1)
         ]
-        self.fed = (
-            config.embedding if config.wiring == "luong" else 0
-        )  # the width of what the state holds beside the layers'
+        # The width of what the state holds beside the layers'.
+        self.fed = config.embedding if config.wiring == "luong" else 0
 
     # --- the encoder ------------------------------------------------------------------------------------------------
 

@@ -57,10 +57,14 @@ class Sentence:
     error: SearchError | None = None
 
     @property
-    def ruled(self) -> bool:
-        """Whether the likeliest words alone do not say what may come next."""
-        options = self.options
-        return bool(self.prefix or options.min_length or options.no_repeat_ngram or options.temperature)
+    def least(self) -> int:
+        """Target words at least."""
+        return min(self.options.min_length, self.limit - 1)
+
+    def ruled(self, length: int) -> bool:
+        """Whether the likeliest words alone do not say what may come after so many."""
+        always = self.options.no_repeat_ngram or self.options.temperature
+        return bool(always) or length < max(len(self.prefix), self.least)
 
     @property
     def width(self) -> int:
@@ -95,7 +99,6 @@ class RunningBatch:
         self._lengths: Ints = np.zeros(0, np.int64)  # steps done
         self._limits: Ints = np.zeros(0, np.int64)
         self._found: NDArray[np.bool_] = np.zeros(0, np.bool_)  # whether n_best hypotheses have ended
-        self._ruled: NDArray[np.bool_] = np.zeros(0, np.bool_)
         self._scores: Floats = np.zeros((0, beam))  # log P of each hypothesis
         self._tokens: Ints = np.zeros((0, beam, 16), np.int64)  # what each says, from the left; room for more
         self._last: Ints = np.zeros((0, beam), np.int64)  # the last of that
@@ -114,7 +117,6 @@ class RunningBatch:
         self._lengths = np.concatenate((self._lengths, np.zeros(count, np.int64)))
         self._limits = np.concatenate((self._limits, [sentence.limit for sentence in sentences]))
         self._found = np.concatenate((self._found, np.zeros(count, np.bool_)))
-        self._ruled = np.concatenate((self._ruled, [sentence.ruled for sentence in sentences]))
         self._scores = np.concatenate((self._scores, scores))
         self._tokens = np.concatenate((self._tokens, tokens))
         self._last = np.concatenate((self._last, np.full((count, k), BOS, np.int64)))
@@ -122,7 +124,8 @@ class RunningBatch:
     def step(self) -> list[Sentence]:
         """Extend every hypothesis by one token; return the sentences that are done, which have left."""
         k, count = self._beam, len(self.sentences)
-        top, ruled = min(2 * k + _MARKS, self._backend.vocabulary), np.flatnonzero(self._ruled).tolist()
+        top, lengths = min(2 * k + _MARKS, self._backend.vocabulary), self._lengths.tolist()
+        ruled = [row for row, each in enumerate(self.sentences) if each.ruled(lengths[row])]
         found = self._rows.step(self._last.reshape(-1), top, whole=bool(ruled))
         m = found.ids.shape[1]
         ids = found.ids.reshape(count, k * m)
@@ -154,20 +157,20 @@ class RunningBatch:
         self.sentences = [self.sentences[row] for row in keep]
         self._rows.select((keep[:, None] * self._beam + np.arange(self._beam)).reshape(-1), keep)
         self._lengths, self._limits, self._found = self._lengths[keep], self._limits[keep], self._found[keep]
-        self._ruled = self._ruled[keep]
         self._scores, self._tokens, self._last = self._scores[keep], self._tokens[keep], self._last[keep]
 
     def _by_rule(self, row: int, log_p: Floats, m: int) -> tuple[Ints, Floats]:
         """Of a sentence with rules: the M best continuations that they allow, or the one that is drawn, of each of its K hypotheses, by
         the log probabilities (K, V); ids and totals, each (K M,)."""
         sentence, length = self.sentences[row], int(self._lengths[row])
-        options, least = sentence.options, min(sentence.options.min_length, sentence.limit - 1)
+        options = sentence.options
         ids, totals = np.full((self._beam, m), EOS), np.full((self._beam, m), -np.inf)
         for k in np.flatnonzero(np.isfinite(self._scores[row])).tolist():
             said = self._tokens[row, k, :length].tolist()
-            may = allowed(log_p[k], said, sentence.prefix, least, options.no_repeat_ngram)
+            may = allowed(log_p[k], said, sentence.prefix, sentence.least, options.no_repeat_ngram)
             if not options.temperature:
-                ids[k] = np.argsort(-may, kind="stable")[:m]
+                best = np.argpartition(-may, m - 1)[:m]
+                ids[k] = best[np.lexsort((best, -may[best]))]
                 totals[k] = self._scores[row, k] + may[ids[k]]
             elif np.isfinite(may).any():
                 ids[k, 0] = drawn(may, options, sentence.ids, (k, length))
