@@ -1,4 +1,4 @@
-"""benchmarks/decode.py: it measures what it says, on a tiny corpus, with a peer that is a shell script."""
+"""benchmarks/decode.py and decode_soak.py: they measure what they say, on a tiny corpus, with a peer that is a script."""
 
 from __future__ import annotations
 
@@ -95,3 +95,14 @@ def test_a_corpus_that_is_none_is_one_line(
 ) -> None:
     assert decode.main([str(tmp_path / "none"), "--peers", "none"]) == 2
     assert capsys.readouterr().err.startswith("decode.py: ")
+
+
+def test_the_soak_runs_and_finds_a_leak(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    soak = importlib.import_module("decode_soak")
+    assert soak.main(["--minutes", "0.05", "--limit", "1e9"]) == 0
+    assert "finished" in capsys.readouterr().out
+    assert soak.slope([(0, 500), (1, 300), (2, 310), (3, 320)]) == pytest.approx(10)
+    assert abs(soak.slope([(i, 300 + i % 2) for i in range(30)])) < 0.1
+    monkeypatch.setattr(soak, "soak", lambda *_: [(float(i), 300.0 + 2 * i) for i in range(10)])
+    assert soak.main(["--minutes", "0.05"]) == 1
