@@ -133,7 +133,9 @@ def test_a_score_is_the_teacher_forced_one(seed: int, beam: int, penalty: float,
     batch = sentences(3, seed)
     for source, candidates in zip(batch, tiny.beam_search(model, batch, options(beam, penalty)), strict=True):
         for candidate in candidates:
-            total = sum(rescored(model, source, full(candidate)))
+            each = rescored(model, source, full(candidate))
+            assert candidate.each == pytest.approx(each, abs=1e-3)
+            total = sum(each)
             assert candidate.log_probability == pytest.approx(total, abs=1e-3)
             assert candidate.score == pytest.approx(total / len(full(candidate)) ** penalty, abs=1e-3)
 

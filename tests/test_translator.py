@@ -312,3 +312,17 @@ def test_any_text_at_all_is_translated(text: str) -> None:
     (result,) = copier().translate([text])
     assert result.source == text
     assert bool(result.segments > 1) == (result.source_tokens > LIMIT)
+
+
+def test_a_translation_says_what_each_of_its_subwords_is_worth() -> None:
+    texts = ["the red dog sees the cat.", long_text(4)]
+    for result in guesser().translate(texts):
+        for hypothesis in result.hypotheses:
+            said = [token for token in hypothesis.tokens if token.piece != "</s>"]
+            assert "".join(token.piece for token in said).replace("\u2581", "") == hypothesis.text.replace(" ", "")
+            assert all(token.log_p <= 0 for token in said)
+    (result,) = guesser().translate(texts[:1])
+    (hypothesis,) = result.hypotheses
+    assert sum(token.log_p for token in hypothesis.tokens) / len(hypothesis.tokens) == pytest.approx(
+        hypothesis.score, abs=1e-6
+    )

@@ -44,6 +44,7 @@ def to_json(result: Translation) -> dict[str, object]:
         "source": result.source,
         "translation": result.text,
         "score": round(result.score, 6),
+        "tokens": [[token.piece, round(token.log_p, 4)] for token in result.hypotheses[0].tokens],
         "alternatives": [{"text": item.text, "score": round(item.score, 6)} for item in result.hypotheses[1:]],
         "source_tokens": result.source_tokens,
         "target_tokens": result.target_tokens,

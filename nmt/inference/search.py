@@ -5,6 +5,7 @@ The model runs behind a `Backend`; what is here is NumPy, a few small arrays a s
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -34,12 +35,14 @@ class SearchError(NMTError):
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """Target ids without the end mark, the sum of their log probabilities with it, and whether the model ended it."""
+    """Target ids without the end mark, the sum of their log probabilities with it, whether the model ended it, and the log probability of
+    each of `ids`, and of the end mark where it did."""
 
     ids: list[int]
     log_probability: float
     score: float
     ended: bool
+    each: list[float]
 
 
 @dataclass(eq=False, slots=True)
@@ -102,6 +105,7 @@ class RunningBatch:
         self._scores: Floats = np.zeros((0, beam))  # log P of each hypothesis
         self._tokens: Ints = np.zeros((0, beam, 16), np.int64)  # what each says, from the left; room for more
         self._last: Ints = np.zeros((0, beam), np.int64)  # the last of that
+        self._sums: Floats = np.zeros((0, beam, 16))  # log P after each of them
 
     def join(self, sentences: Sequence[Sentence]) -> None:
         """Encode sentences and let them take part from the next step on."""
@@ -119,6 +123,7 @@ class RunningBatch:
         self._found = np.concatenate((self._found, np.zeros(count, np.bool_)))
         self._scores = np.concatenate((self._scores, scores))
         self._tokens = np.concatenate((self._tokens, tokens))
+        self._sums = np.concatenate((self._sums, np.zeros(tokens.shape)))
         self._last = np.concatenate((self._last, np.full((count, k), BOS, np.int64)))
 
     def step(self) -> list[Sentence]:
@@ -158,6 +163,7 @@ class RunningBatch:
         self._rows.select((keep[:, None] * self._beam + np.arange(self._beam)).reshape(-1), keep)
         self._lengths, self._limits, self._found = self._lengths[keep], self._limits[keep], self._found[keep]
         self._scores, self._tokens, self._last = self._scores[keep], self._tokens[keep], self._last[keep]
+        self._sums = self._sums[keep]
 
     def _by_rule(self, row: int, log_p: Floats, m: int) -> tuple[Ints, Floats]:
         """Of a sentence with rules: the M best continuations that they allow, or the one that is drawn, of each of its K hypotheses, by
@@ -221,7 +227,9 @@ class RunningBatch:
         sentence, length = self.sentences[row], int(self._lengths[row])
         ids = self._tokens[row, origin, : length - 1].tolist() + ([token] if token is not None else [])
         score = float(log_probability) / length**sentence.options.length_penalty
-        sentence.finished.append(Candidate(ids, float(log_probability), score, ended=token is None))
+        sums = [0.0, *self._sums[row, origin, : length - 1].tolist(), float(log_probability)]
+        each = [after - before for before, after in itertools.pairwise(sums)]
+        sentence.finished.append(Candidate(ids, float(log_probability), score, token is None, each))
 
     def _extend(self, best: Floats, origin: Ints, token: Ints) -> None:
         """Keep the K best continuations that have not ended."""
@@ -229,15 +237,18 @@ class RunningBatch:
         column = np.argsort(token == EOS, axis=1, kind="stable")[
             :, :k
         ]  # those that go on, in their order, then the others
-        place = column + np.arange(0, token.size, token.shape[1])[:, None]
-        origin, token, best = origin.reshape(-1)[place], token.reshape(-1)[place], best.reshape(-1)[place]
+        flat = column + np.arange(0, token.size, token.shape[1])[:, None]
+        origin, token, best = origin.reshape(-1)[flat], token.reshape(-1)[flat], best.reshape(-1)[flat]
         self._scores = np.where(token == EOS, -np.inf, best)
         rows = (origin + np.arange(0, count * k, k)[:, None]).reshape(-1)
         room = self._tokens.shape[2]
         if self._lengths.max(initial=0) > room:
-            self._tokens = np.pad(self._tokens, ((0, 0), (0, 0), (0, room)))
+            more = ((0, 0), (0, 0), (0, room))
+            self._tokens, self._sums = np.pad(self._tokens, more), np.pad(self._sums, more)
+        place = np.arange(count)[:, None], np.arange(k), self._lengths[:, None] - 1
         self._tokens = self._tokens.reshape(count * k, -1)[rows].reshape(count, k, -1)
-        self._tokens[np.arange(count)[:, None], np.arange(k), self._lengths[:, None] - 1] = token
+        self._sums = self._sums.reshape(count * k, -1)[rows].reshape(count, k, -1)
+        self._tokens[place], self._sums[place] = token, best
         self._last = token
         self._rows.select(rows)
 

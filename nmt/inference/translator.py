@@ -15,7 +15,7 @@ from nmt.inference.bundle import Bundle, ModelInfo, check_alike, describe
 from nmt.inference.engine import Engine, Priority
 from nmt.inference.loading import load_backend
 from nmt.inference.search import Cancelled, Candidate, Sentence
-from nmt.inference.types import DecodeOptions, Hypothesis, Precision, Translation
+from nmt.inference.types import DecodeOptions, Hypothesis, Precision, TokenScore, Translation
 from nmt.text.normalize import normalize
 from nmt.text.segment import Segment, split_long
 from nmt.text.tokenizer import EOS, Tokenizer
@@ -214,7 +214,8 @@ class Translator:
         sources, targets = [source for source, _ in encoded], [target for _, target in encoded]
         futures = self.engine.submit_all(sources, options, Priority.DOCUMENT, prefixes=targets)
         return [
-            Hypothesis(target, future.result()[0].score) for (_, target), future in zip(pairs, futures, strict=True)
+            Hypothesis(target, best.score, tuple(self._tokens(best)))
+            for (_, target), best in zip(pairs, (future.result()[0] for future in futures), strict=True)
         ]
 
     def _begins(
@@ -263,7 +264,9 @@ class Translator:
         hypotheses = []
         for rank in range(count):
             chosen = [(part, candidates[min(rank, len(candidates) - 1)]) for part, candidates in parts]
-            hypotheses.append(Hypothesis(self._text(chosen), sum(c.score for _, c in chosen) / len(chosen)))
+            score = sum(candidate.score for _, candidate in chosen) / len(chosen)
+            tokens = tuple(token for _, candidate in chosen for token in self._tokens(candidate))
+            hypotheses.append(Hypothesis(self._text(chosen), score, tokens))
         best = [candidates[0] for _, candidates in parts]
         return Translation(
             source=text,
@@ -273,6 +276,10 @@ class Translator:
             segments=len(parts),
             truncated=not all(candidate.ended for candidate in best),
         )
+
+    def _tokens(self, candidate: Candidate) -> Iterator[TokenScore]:
+        pieces = self.vocabularies.target.pieces([*candidate.ids, EOS])
+        return itertools.starmap(TokenScore, zip(pieces, candidate.each, strict=False))
 
     def _text(self, chosen: list[tuple[_Part, Candidate]]) -> str:
         """The parts' translations joined as the target language does; the parts of a divided word without a space."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from pydantic import Field
 
@@ -35,12 +35,20 @@ class DecodeOptions(Section):
     seed: int = Field(0, ge=0, le=2**63 - 1, description="what is drawn follows from it and from the text")
 
 
+class TokenScore(NamedTuple):
+    """A subword of a translation, or the end mark, and its log probability."""
+
+    piece: str
+    log_p: float
+
+
 @dataclass(frozen=True, slots=True)
 class Hypothesis:
-    """One candidate translation; `score` is its length-normalised log probability."""
+    """One candidate translation; `score` is its length-normalised log probability, `tokens` are its subwords where they were kept."""
 
     text: str
     score: float
+    tokens: tuple[TokenScore, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
