@@ -19,7 +19,7 @@ from nmt.cli import main
 from nmt.errors import InputError
 from nmt.inference.engine import Engine
 from nmt.inference.rules import allowed, drawn
-from nmt.inference.search import Candidate, RunningBatch, Sentence
+from nmt.inference.search import Candidate, RunningBatch, SearchError, Sentence
 from nmt.inference.torch_backend import TorchBackend
 from nmt.inference.translator import Translator
 from nmt.inference.types import DecodeOptions
@@ -228,6 +228,16 @@ def test_an_engine_takes_prefixes() -> None:
     first, second = engine.submit_all([[7, EOS], [8, 9, EOS]], DecodeOptions(beam_size=2), prefixes=[[5, 6], []])
     assert first.result(20)[0].ids[:2] == [5, 6]
     assert second.result(20)[0].ids[:2] != [5, 6]
+    engine.close()
+
+
+def test_options_that_forbid_everything_are_an_error_for_that_sentence() -> None:
+    engine = Engine(TorchBackend(tiny.model(vocabulary=6)))  # two words, each of which may be said once
+    never = DecodeOptions(beam_size=2, min_length=9, no_repeat_ngram=1)
+    one, other = engine.submit([4, EOS], never), engine.submit([4, EOS], DecodeOptions(beam_size=2))
+    with pytest.raises(SearchError, match="nothing that the options of this search allow"):
+        one.result(20)
+    assert other.result(20)
     engine.close()
 
 

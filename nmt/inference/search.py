@@ -30,7 +30,7 @@ class Cancelled(Exception):
 
 
 class SearchError(NMTError):
-    """The model gives no probabilities for a sentence: they are not numbers."""
+    """There is no translation: the model's probabilities are not numbers, or the options forbid every one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +66,10 @@ class Sentence:
 
     def ruled(self, length: int) -> bool:
         """Whether the likeliest words alone do not say what may come after so many."""
-        always = self.options.no_repeat_ngram or self.options.temperature
-        return bool(always) or length < max(len(self.prefix), self.least)
+        options = self.options
+        if options.no_repeat_ngram or options.temperature or length < len(self.prefix):
+            return True
+        return length < options.min_length and length < self.least
 
     @property
     def width(self) -> int:
@@ -113,9 +115,8 @@ class RunningBatch:
         self._rows.insert(self._backend.encode([sentence.ids for sentence in sentences]))
         self.sentences += sentences
         scores = np.full((count, k), -np.inf)
-        scores[:, 0] = (
-            0.0  # all K rows are alike before the first step: only one may continue, but where each is drawn by itself
-        )
+        # All K rows are alike before the first step: only one may continue, unless each is drawn by itself.
+        scores[:, 0] = 0.0
         scores[[sentence.options.temperature > 0 for sentence in sentences]] = 0.0
         tokens = np.zeros((count, k, self._tokens.shape[2]), np.int64)
         self._lengths = np.concatenate((self._lengths, np.zeros(count, np.int64)))
@@ -145,7 +146,7 @@ class RunningBatch:
         self._lengths += 1
         done = self._collect(best, origin, token)
         if np.isnan(found.best).any():
-            done += self._not_numbers(found.best)
+            done += [sentence for sentence in self._not_numbers(found.best) if sentence not in done]
         self._extend(best, origin, token)
         if done:
             self.leave(done)
@@ -209,6 +210,8 @@ class RunningBatch:
             self._found[row] = len(sentence.finished) >= sentence.options.n_best
             if at_limit[row] or not len(going) or (self._found[row] and self._decided(row, best[row, going[0]])):
                 done.append(sentence)
+                if not sentence.finished:
+                    sentence.error = SearchError("there is nothing that the options of this search allow to be said")
         return done
 
     def _decided(self, row: int, going: float) -> bool:
@@ -234,9 +237,8 @@ class RunningBatch:
     def _extend(self, best: Floats, origin: Ints, token: Ints) -> None:
         """Keep the K best continuations that have not ended."""
         k, count = self._beam, len(self.sentences)
-        column = np.argsort(token == EOS, axis=1, kind="stable")[
-            :, :k
-        ]  # those that go on, in their order, then the others
+        # Those that go on, in their order, then the others:
+        column = np.argsort(token == EOS, axis=1, kind="stable")[:, :k]
         flat = column + np.arange(0, token.size, token.shape[1])[:, None]
         origin, token, best = origin.reshape(-1)[flat], token.reshape(-1)[flat], best.reshape(-1)[flat]
         self._scores = np.where(token == EOS, -np.inf, best)
