@@ -21,12 +21,11 @@ from nmt.errors import BundleError, ConfigError
 from nmt.inference.backend import Backend
 from nmt.inference.bundle import Bundle
 from nmt.inference.onnx_backend import OnnxBackend, int8_is_exact
-from nmt.inference.onnx_graph import ModelGraphs
 from nmt.inference.search import RunningBatch, Sentence, beam_search
 from nmt.inference.torch_backend import TorchBackend
 from nmt.inference.translator import Translator
 from nmt.inference.types import DecodeOptions
-from nmt.inference.weights import Stored, int8_rows
+from nmt.inference.weights import int8_rows
 from nmt.model.seq2seq import Seq2Seq
 from nmt.text.tokenizer import BOS, EOS
 
@@ -73,15 +72,6 @@ def model_of(name: str, seed: int = 0) -> Seq2Seq:
     return tiny.model(tiny.model_config(*SHAPES[name]), vocabulary=V, seed=seed, sharpness=2.0)
 
 
-def onnx_of(model: Seq2Seq, int8: bool = False) -> OnnxBackend:
-    weights = {name: Stored(value.numpy()) for name, value in model.state_dict().items()}
-    if int8:
-        weights = {
-            n: int8_rows(s.values) if s.values.ndim == 2 and min(s.values.shape) > 1 else s for n, s in weights.items()
-        }
-    return OnnxBackend(ModelGraphs(model.config, weights))
-
-
 def followed(backend: Backend, sources: Sequence[Sequence[int]], targets: NDArray[Any], beam: int = 1) -> NDArray[Any]:
     """Log probabilities (B, T, V) of all words when the `targets` (B, T) are fed, to each row of a beam the same."""
     rows = backend.running(beam, max(map(len, sources)) + 3)
@@ -111,7 +101,7 @@ def exact(model: Seq2Seq) -> NDArray[Any]:
 @pytest.mark.parametrize("name", SHAPES)
 def test_both_backends_compute_the_model(name: str) -> None:
     model = model_of(name)
-    found = [followed(backend, SOURCES, TARGETS) for backend in (TorchBackend(model), onnx_of(model))]
+    found = [followed(backend, SOURCES, TARGETS) for backend in (TorchBackend(model), tiny.onnx_backend(model))]
     expected = exact(model)
     assert expected.std() > 0.3  # not a model that says the same of everything
     for each in found:
@@ -121,7 +111,7 @@ def test_both_backends_compute_the_model(name: str) -> None:
 @pytest.mark.parametrize("name", SHAPES)
 def test_int8_is_near_the_model_with_its_matrices_rounded(name: str) -> None:
     model = model_of(name)
-    found = followed(onnx_of(model, int8=True), SOURCES, TARGETS)
+    found = followed(tiny.onnx_backend(model, int8=True), SOURCES, TARGETS)
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.dim() == 2 and min(parameter.shape) > 1:
@@ -135,7 +125,7 @@ def test_int8_is_near_the_model_with_its_matrices_rounded(name: str) -> None:
 @pytest.mark.parametrize("int8", [False, True])
 @pytest.mark.parametrize("name", ["gnmt", "deep", "luong, gru", "bahdanau"])
 def test_rows_of_a_beam_are_like_one(name: str, int8: bool) -> None:
-    backend = onnx_of(model_of(name), int8)
+    backend = tiny.onnx_backend(model_of(name), int8)
     alone, beam = followed(backend, SOURCES, TARGETS), followed(backend, SOURCES, TARGETS, beam=3)
     np.testing.assert_allclose(alone, beam, rtol=1e-6, atol=1e-5)
 
@@ -146,7 +136,7 @@ def test_a_neighbour_with_large_activations_changes_nothing_in_int8(name: str) -
     model.source_embedding.weight[69] = 1000.0  # one scale for the batch would leave nothing of the others
     if model.config.tie_embeddings == "all":
         model.output_bias[69] = -1e4
-    backend = onnx_of(model, int8=True)
+    backend = tiny.onnx_backend(model, int8=True)
     quiet = [[5, 9, 33, EOS], [7, 12, EOS]]
     loud = [69] * 12 + [EOS]
     alone = followed(backend, quiet, TARGETS[:2])
@@ -160,7 +150,7 @@ def test_a_neighbour_with_large_activations_changes_nothing_in_int8(name: str) -
 def test_when_sentences_come_and_go_changes_nothing(kind: str, seed: int, beam: int, data: st.DataObject) -> None:
     model = model_of("deep" if seed % 2 else "gnmt", seed % 4)
     model.output_bias[EOS] += 2.0
-    backend: Backend = TorchBackend(model) if kind == "torch" else onnx_of(model, int8=kind == "int8")
+    backend: Backend = TorchBackend(model) if kind == "torch" else tiny.onnx_backend(model, int8=kind == "int8")
     options = DecodeOptions(beam_size=beam, max_length_ratio=1.0, max_length_extra=4)
     rng = np.random.default_rng(seed)
     waiting = [Sentence([*rng.integers(EOS + 1, V, rng.integers(0, 8)).tolist(), EOS], options) for _ in range(7)]
@@ -179,7 +169,9 @@ def test_when_sentences_come_and_go_changes_nothing(kind: str, seed: int, beam: 
     for sentence, candidates in zip(everyone, expected, strict=True):
         if id(sentence) in given_up:
             continue
-        if kind == "torch":  # whose sums depend on the number of rows in their last digits, which a random model makes much of
+        if (
+            kind == "torch"
+        ):  # whose sums depend on the number of rows in their last digits, which a random model makes much of
             assert sentence.finished[0].ids == candidates[0].ids
             assert sentence.finished[0].score == pytest.approx(candidates[0].score, abs=1e-4)
         else:
@@ -188,16 +180,16 @@ def test_when_sentences_come_and_go_changes_nothing(kind: str, seed: int, beam: 
 
 def test_products_of_int8_are_exact_here_one_way_or_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
     model = model_of("gnmt")
-    usual = followed(onnx_of(model, int8=True), SOURCES, TARGETS)
+    usual = followed(tiny.onnx_backend(model, int8=True), SOURCES, TARGETS)
     monkeypatch.setattr("nmt.inference.onnx_backend.int8_is_exact", lambda: not int8_is_exact())
-    other = followed(onnx_of(model, int8=True), SOURCES, TARGETS)
+    other = followed(tiny.onnx_backend(model, int8=True), SOURCES, TARGETS)
     np.testing.assert_allclose(usual, other, atol=1e-5)
 
 
 def test_numbers_that_are_none_fail_the_sentence_alone() -> None:
     model = model_of("luong")  # whose embeddings are not tied
     model.source_embedding.weight[69] = float("nan")
-    for backend in (TorchBackend(model), onnx_of(model)):
+    for backend in (TorchBackend(model), tiny.onnx_backend(model)):
         options = DecodeOptions(beam_size=2)
         sentences = [Sentence([5, 6, EOS], options), Sentence([69, EOS], options)]
         batch = RunningBatch(backend, 2, 8)

@@ -18,9 +18,12 @@ from nmt.corpus.prepare import prepare
 from nmt.corpus.recipe import Recipe
 from nmt.inference import search
 from nmt.inference.bundle import ModelInfo
+from nmt.inference.onnx_backend import OnnxBackend
+from nmt.inference.onnx_graph import ModelGraphs
 from nmt.inference.search import Candidate
 from nmt.inference.torch_backend import TorchBackend
 from nmt.inference.types import DecodeOptions
+from nmt.inference.weights import Stored, int8_rows
 from nmt.model.config import ModelConfig
 from nmt.model.decoder import DecoderState, Memory
 from nmt.model.seq2seq import Seq2Seq
@@ -219,6 +222,16 @@ class CopyModel(nn.Module):
         chosen = torch.where(position > last, EOS, chosen)
         logits = torch.zeros(len(target), 1, len(self.output_bias)).scatter_(2, chosen[:, :, None], 20.0)
         return logits, DecoderState(((position + 1,),))
+
+
+def onnx_backend(model: Seq2Seq, int8: bool = False) -> OnnxBackend:
+    """The model run by ONNX Runtime, its matrices rounded to int8 where that is wanted."""
+    weights = {name: Stored(value.numpy()) for name, value in model.state_dict().items()}
+    if int8:
+        for name, stored in weights.items():
+            if stored.values.ndim == 2 and min(stored.values.shape) > 1:
+                weights[name] = int8_rows(stored.values)
+    return OnnxBackend(ModelGraphs(model.config, weights))
 
 
 def beam_search(model: Any, source: list[list[int]], options: DecodeOptions, *cancelled: Any) -> list[list[Candidate]]:
