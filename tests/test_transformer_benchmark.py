@@ -14,7 +14,6 @@ import torch
 from conftest import ROOT
 
 from nmt.errors import ConfigError
-from nmt.inference.search import beam_search
 from nmt.inference.types import DecodeOptions
 from nmt.model.seq2seq import Seq2Seq
 from nmt.text.tokenizer import BOS, EOS
@@ -92,7 +91,7 @@ def test_search_finds_what_greedy_decoding_of_whole_prefixes_finds(benchmark: An
     model = small(benchmark, sharpness=4.0)
     sources = [[7, 9, 11, EOS], [30, 5, EOS], [8, EOS]]
     options = DecodeOptions(beam_size=1, max_length_ratio=1.0, max_length_extra=4)
-    for source, (candidate,) in zip(sources, beam_search(model, sources, options), strict=True):
+    for source, (candidate,) in zip(sources, tiny.beam_search(model, sources, options), strict=True):
         ids = [BOS]
         while len(ids) <= len(source) + 4:
             vectors = model(torch.tensor([source]), torch.tensor([len(source)]), torch.tensor([ids]))
@@ -102,7 +101,7 @@ def test_search_finds_what_greedy_decoding_of_whole_prefixes_finds(benchmark: An
             if ids[-1] == EOS:
                 break
         assert candidate.ids == ids[1 : None if ids[-1] != EOS else -1]
-    wide = beam_search(model, sources, DecodeOptions(beam_size=4))
+    wide = tiny.beam_search(model, sources, DecodeOptions(beam_size=4))
     assert [len(candidates) for candidates in wide] == [4, 4, 4]
 
 
