@@ -90,6 +90,8 @@ class TransformerEncoder(nn.Module):
 class TransformerDecoder(Decoder):
     """Pre-LN layers of masked self-attention, attention over the encoder and feed-forward. Its state is the embedded prefix."""
 
+    steady = False
+
     def __init__(self, width: int, shape: Shape, inner: int, dropout: float) -> None:
         super().__init__()
         self.width = width

@@ -44,7 +44,7 @@ def sentences(count: int, seed: int = 0, longest: int = 9) -> list[list[int]]:
 class CountingBackend:
     """A stand-in whose translation of a sentence is as many 5s as its first id says; it keeps what it was asked for."""
 
-    vocabulary, rows = 400, 8
+    vocabulary, joins, rows = 400, True, 8
 
     def __init__(self, before_step: Callable[[CountingRows], None] = lambda rows: None) -> None:
         self.encoded: list[list[list[int]]] = []
@@ -162,6 +162,18 @@ def test_a_sentence_joins_a_running_batch_and_leaves_before_it_is_over(gated: An
     assert [3] not in backend.steps  # the short one never had a batch of its own
     assert sum(3 in step for step in backend.steps) == 4
     assert len(backend.steps) == 31
+
+
+def test_where_none_can_join_a_batch_is_finished_before_the_next(gated: Any) -> None:
+    backend, gate, engine = gated
+    backend.joins = False
+    first = engine.submit([9, EOS], LONG)
+    gate.open(3)
+    wait_until(lambda: len(backend.steps) == 3)
+    second = engine.submit([2, EOS], LONG)
+    gate.open()
+    assert [len(each.result(timeout=20)[0].ids) for each in (first, second)] == [9, 2]
+    assert backend.steps == [[9]] * 10 + [[2]] * 3
 
 
 def test_sentences_of_other_beams_and_lengths_run_beside(gated: Any) -> None:

@@ -101,7 +101,7 @@ def test_search_finds_what_greedy_decoding_of_whole_prefixes_finds(benchmark: An
             if ids[-1] == EOS:
                 break
         assert candidate.ids == ids[1 : None if ids[-1] != EOS else -1]
-    wide = tiny.beam_search(model, sources, DecodeOptions(beam_size=4))
+    wide = tiny.beam_search(model, sources, DecodeOptions(beam_size=4, n_best=4))
     assert [len(candidates) for candidates in wide] == [4, 4, 4]
 
 

@@ -41,6 +41,7 @@ class Backend(Protocol):
     """A model that can be searched."""
 
     vocabulary: int
+    joins: bool  # whether sentences may join a running batch that is under way
     rows: int  # of a running batch that make good use of the processor
 
     def encode(self, sentences: Sequence[Sequence[int]]) -> Encoded:

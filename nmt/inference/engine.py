@@ -236,6 +236,8 @@ class Engine:
         while self._waiting:
             key = min(self._waiting, key=lambda key: self._waiting[key][0].urgency)
             queue, (beam, width) = self._waiting[key], key[1]
+            if worker.batches and not self._backend.joins:
+                return []
             room = max(1, min(self._backend.rows // beam, _CELLS // width))
             free = room - -(-worker.rows // beam) if worker.batches else room
             share = -(-len(queue) // self._workers)

@@ -81,6 +81,11 @@ class Ensemble(nn.Module):
         return self.members[0].device
 
     @property
+    def steady(self) -> bool:
+        """Whether the state has one size at every step."""
+        return all(member.steady for member in self.members)
+
+    @property
     def vocabulary(self) -> int:
         """Target tokens."""
         return self.members[0].vocabulary

@@ -31,7 +31,7 @@ Ints = NDArray[np.int64]
 class OnnxBackend:
     """A model for `RunningBatch` and the engine, run by ONNX Runtime."""
 
-    rows = 320
+    joins, rows = True, 320
 
     def __init__(self, graphs: ModelGraphs, threads: int = 1) -> None:
         """`threads` work on one operation."""

@@ -56,6 +56,10 @@ class TranslationModel(Protocol[M, S]):
     def vocabulary(self) -> int:
         """Target tokens."""
 
+    @property
+    def steady(self) -> bool:
+        """Whether the state has one size at every step."""
+
     def eval(self) -> Self:
         """Turn off what only training has, such as dropout."""
 
@@ -72,6 +76,7 @@ class TorchBackend:
     def __init__(self, model: TranslationModel[Any, Any]) -> None:
         self.model = model.eval()
         self.vocabulary, self.rows = model.vocabulary, _ROWS[model.device.type]
+        self.joins = model.steady
         self._threads = torch.get_num_threads()
 
     def encode(self, sentences: Sequence[Sequence[int]]) -> Any:

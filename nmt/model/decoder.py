@@ -89,6 +89,7 @@ class Decoder(nn.Module):
     """Base of the decoders: encoder outputs in, then target steps from a state to vectors that meet the vocabulary."""
 
     bridge: Bridge
+    steady = True  # whether the state has one size at every step, so that sentences can join others that are further on
 
     def attentions(self) -> Iterable[Attention]:
         """The attentions whose keys and values `Memory` holds, in its order."""

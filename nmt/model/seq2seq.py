@@ -69,6 +69,11 @@ class Seq2Seq(nn.Module):
         return self.output_bias.device
 
     @property
+    def steady(self) -> bool:
+        """Whether the decoder's state has one size at every step."""
+        return self.decoder.steady
+
+    @property
     def vocabulary(self) -> int:
         """Target tokens."""
         return len(self.output_bias)
