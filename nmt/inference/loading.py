@@ -11,6 +11,8 @@ from nmt.inference.backend import Backend
 from nmt.inference.bundle import Bundle
 from nmt.inference.types import Precision
 
+_ROWS = 2560  # of all workers together, as far as each has 64: their memory grows with them
+
 
 def load_backend(
     bundles: Sequence[Bundle], threads: int | None, device: str, precision: Precision
@@ -23,11 +25,13 @@ def load_backend(
     """
     if precision not in get_args(Precision):
         raise ConfigError(f"precision {precision!r}: one of {', '.join(get_args(Precision))} was expected")
-    threads = threads or len(os.sched_getaffinity(0))
+    threads = threads or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()) or 1
     if device == "cpu" and len(bundles) == 1:
         from nmt.inference.onnx_backend import OnnxBackend
 
-        return OnnxBackend.load(bundles[0], precision=precision), threads
+        backend = OnnxBackend.load(bundles[0], precision=precision)
+        backend.rows = max(64, min(backend.rows, _ROWS // threads))
+        return backend, threads
     if precision == "int8":
         raise ConfigError("precision int8 is for one model on a CPU; ensembles and GPUs compute in fp32")
     from nmt.inference.ensemble import Ensemble

@@ -31,11 +31,11 @@ Ints = NDArray[np.int64]
 class OnnxBackend:
     """A model for `RunningBatch` and the engine, run by ONNX Runtime."""
 
-    joins, rows = True, 320
+    joins = True
 
     def __init__(self, graphs: ModelGraphs, threads: int = 1) -> None:
         """`threads` work on one operation."""
-        self.vocabulary, self.attentions = graphs.vocabulary, len(graphs.attentions)
+        self.vocabulary, self.attentions, self.rows = graphs.vocabulary, len(graphs.attentions), 320
         # Of the arrays of the memory, keys and values of each attention in turn, the axis of source steps.
         self.step_axes = (2 if graphs.config.attention == "additive" else 3, 2) * self.attentions
         self._encoder, self._encoder_names = _session(graphs.encoder(), threads)
