@@ -36,6 +36,27 @@ def test_the_speed_of_a_gpu_is_measured_on_a_cpu_too() -> None:
     assert found["batch_tokens"] == 512
 
 
+def test_decoding_on_a_gpu_is_measured_on_a_cpu_too() -> None:
+    size = (
+        "--device",
+        "cpu",
+        "--hidden",
+        "16",
+        "--layers",
+        "2",
+        "--vocabulary",
+        "90",
+        "--length",
+        "7",
+        "--rounds",
+        "1",
+    )
+    found = run("decode_gpu.py", *size, "--cases", "2x3", "3x1")
+    cases = found["dtypes"]
+    assert isinstance(cases, dict)
+    assert {name: set(case) for name, case in cases.items()} == {"fp32": {"2x3", "3x1"}, "bf16": {"2x3", "3x1"}}
+
+
 def test_sizes_of_corpora_are_measured(tmp_path: Path) -> None:
     found = run("large_corpus.py", "--pairs", "500", "3000", "--seconds", "0.1", "--folder", str(tmp_path))
     sizes = found["sizes"]
