@@ -224,11 +224,12 @@ def test_a_translation_on_a_cpu_imports_no_pytorch(bundled: Path) -> None:
 
 def test_precisions_of_a_bundle(bundled: Path) -> None:
     texts = ["I'd like to go to Boston with Tom.", "She has three children."]
-    by_int8, by_fp32 = (Translator.load(bundled, precision=kind).translate(texts) for kind in ("int8", "fp32"))
-    for one, other in zip(by_int8, by_fp32, strict=True):
-        assert one.score != other.score
-        assert one.score == pytest.approx(other.score, abs=0.1)
-    with pytest.raises(ConfigError, match="precision 'int4': one of auto, fp32, int8"):
+    exact = Translator.load(bundled, precision="fp32").translate(texts)
+    for kind in ("int8", "bf16"):
+        for one, other in zip(Translator.load(bundled, precision=kind).translate(texts), exact, strict=True):  # type: ignore[arg-type]
+            assert one.score != other.score
+            assert one.score == pytest.approx(other.score, abs=0.1)
+    with pytest.raises(ConfigError, match="precision 'int4': one of auto, fp32, int8, bf16, fp16"):
         Translator.load(bundled, precision="int4")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="int8 is for one model on a CPU"):
         Translator.load(bundled, ensemble=[bundled], precision="int8")

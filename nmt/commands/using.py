@@ -24,7 +24,10 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """The commands that use a bundle."""
     opened = argparse.ArgumentParser(add_help=False, parents=[decoding()])
     opened.add_argument(
-        "--precision", default="auto", metavar="P", help="int8, fp32, or auto: int8 where the bundle stores int8"
+        "--precision",
+        default="auto",
+        metavar="P",
+        help="int8, fp32, bf16, fp16, or auto: int8 where the bundle stores int8",
     )
     searched = argparse.ArgumentParser(add_help=False, parents=[opened])
     searched.add_argument("--length-penalty", type=float, metavar="A", help="scores are log P / length ** A")

@@ -132,8 +132,11 @@ class TorchRows:
                 self._memory = self._memory.select(which)
 
 
-def load_model(bundle: Bundle, threads: int | None = None, device: str = "cpu") -> Seq2Seq:
-    """The bundle's model in fp32, ready to search; `threads` sets PyTorch's for the whole process."""
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def load_model(bundle: Bundle, threads: int | None = None, device: str = "cpu", precision: str = "fp32") -> Seq2Seq:
+    """The bundle's model in fp32, bf16 or fp16, ready to search; `threads` sets PyTorch's for the whole process."""
     if threads is not None:
         torch.set_num_threads(threads)
     with torch.device("meta"):
@@ -144,7 +147,7 @@ def load_model(bundle: Bundle, threads: int | None = None, device: str = "cpu") 
         raise BundleError(f"{bundle.path / WEIGHTS}: its tensors are not those of the model that config.yaml describes")
     model.load_state_dict(with_ties(model, tensors), assign=True)
     retie(model)
-    return model.requires_grad_(False).to(device).eval()
+    return model.requires_grad_(False).to(device, _DTYPES[precision]).eval()
 
 
 def read_weights(path: Path) -> dict[str, torch.Tensor]:

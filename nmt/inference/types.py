@@ -9,7 +9,7 @@ from pydantic import Field
 
 from nmt.config import Section
 
-Precision = Literal["auto", "fp32", "int8"]
+Precision = Literal["auto", "fp32", "int8", "bf16", "fp16"]
 
 
 class DecodeOptions(Section):
