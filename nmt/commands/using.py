@@ -53,6 +53,26 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     command.add_argument("--window", type=int, default=2000, metavar="N", help="lines read before any is written")
     command.set_defaults(run=_translate)
 
+    _add_evaluate(commands, searched)
+
+    command = commands.add_parser("score", parents=[opened], help="what given translations are worth to a bundle")
+    command.add_argument("bundle", type=Path)
+    command.add_argument("--source", type=Path, required=True, metavar="FILE", help="sentences, one a line")
+    command.add_argument("--target", type=Path, required=True, metavar="FILE", help="their translations, one a line")
+    command.add_argument(
+        "--length-penalty", type=float, default=1.0, metavar="A", help="scores are log P / length ** A"
+    )
+    command.set_defaults(run=_score)
+
+    command = commands.add_parser("info", help="what a model bundle is")
+    command.add_argument("bundle", type=Path)
+    command.add_argument("--json", action="store_true", help="print JSON")
+    command.set_defaults(run=_info)
+
+
+def _add_evaluate(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser], searched: argparse.ArgumentParser
+) -> None:
     command = commands.add_parser("evaluate", parents=[searched], help="BLEU and chrF of a bundle or a running server")
     command.add_argument("bundle", type=Path, nargs="?")
     command.add_argument("--server", metavar="URL", help="evaluate a running server instead of a bundle")
@@ -73,20 +93,6 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "--record", action="store_true", help="write the scores into the bundle's metrics and model card"
     )
     command.set_defaults(run=_evaluate)
-
-    command = commands.add_parser("score", parents=[opened], help="what given translations are worth to a bundle")
-    command.add_argument("bundle", type=Path)
-    command.add_argument("--source", type=Path, required=True, metavar="FILE", help="sentences, one a line")
-    command.add_argument("--target", type=Path, required=True, metavar="FILE", help="their translations, one a line")
-    command.add_argument(
-        "--length-penalty", type=float, default=1.0, metavar="A", help="scores are log P / length ** A"
-    )
-    command.set_defaults(run=_score)
-
-    command = commands.add_parser("info", help="what a model bundle is")
-    command.add_argument("bundle", type=Path)
-    command.add_argument("--json", action="store_true", help="print JSON")
-    command.set_defaults(run=_info)
 
 
 def _translate(options: argparse.Namespace) -> int:
