@@ -39,7 +39,7 @@ import numpy as np
 import onnxruntime
 import opennmt
 import torch
-from training_speed import Turn, spread
+from training_speed import Turn, rates_table, spread
 
 from nmt.corpus.store import PreparedCorpus
 from nmt.errors import NMTError
@@ -320,15 +320,7 @@ def start() -> dict[str, float]:
 
 def table(result: Mapping[str, Any]) -> str:
     """The report for people."""
-    lines = [
-        f"{result['machine']}; {result['versions']}; threads: {result['threads']}",
-        f"command: {result['command']}",
-        "",
-        f"| system | sentences a second, median of {result['rounds']} | range |",
-        "|---|---|---|",
-    ]
-    for name, values in result["systems"].items():
-        lines.append(f"| {name} | {values['median']:,.0f} | {values['min']:,.0f} to {values['max']:,.0f} |")
+    lines = rates_table(result, "sentences a second")
     lines += ["", "| ratio | median | range |", "|---|---|---|"]
     for name, values in result["ratios"].items():
         lines.append(f"| {name} | {values['median']:.1f} | {values['min']:.1f} to {values['max']:.1f} |")

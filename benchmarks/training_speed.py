@@ -323,17 +323,23 @@ def versions(options: argparse.Namespace) -> str:
     return "; ".join(found)
 
 
-def table(result: Mapping[str, Any]) -> str:
-    """The report for people."""
+def rates_table(result: Mapping[str, Any], unit: str) -> list[str]:
+    """How it was measured, and the rate of every system."""
     lines = [
         f"{result['machine']}; {result['versions']}; threads: {result['threads']}",
         f"command: {result['command']}",
         "",
-        f"| system | source and target tokens a second, median of {result['rounds']} | range |",
+        f"| system | {unit}, median of {result['rounds']} | range |",
         "|---|---|---|",
     ]
     for name, values in result["systems"].items():
         lines.append(f"| {name} | {values['median']:,.0f} | {values['min']:,.0f} to {values['max']:,.0f} |")
+    return lines
+
+
+def table(result: Mapping[str, Any]) -> str:
+    """The report for people."""
+    lines = rates_table(result, "source and target tokens a second")
     lines += ["", "| ratio | median | range | target |", "|---|---|---|---|"]
     for name, values in result["ratios"].items():
         span = f"{values['min']:.2f} to {values['max']:.2f}"

@@ -38,8 +38,7 @@ class OnnxBackend:
         self.vocabulary, self.attentions, self.rows = graphs.vocabulary, len(graphs.attentions), 320
         # Of the arrays of the memory, keys and values of each attention in turn, the axis of source steps.
         self.step_axes = (2 if graphs.config.attention == "additive" else 3, 2) * self.attentions
-        self._encoder, self._encoder_names = _session(graphs.encoder(), threads)
-        self.step, self.step_names = _session(graphs.step(), threads)
+        self._encoder, self.step = (_session(graph, threads) for graph in (graphs.encoder(), graphs.step()))
 
     @classmethod
     def load(cls, bundle: Bundle, threads: int = 1, precision: Precision = "auto") -> OnnxBackend:
@@ -77,7 +76,7 @@ class OnnxBackend:
         padded = np.full((int(lengths.max()), len(sentences)), PAD, np.int64)
         for column, ids in enumerate(sentences):
             padded[: len(ids), column] = ids
-        found = self._encoder.run(list(self._encoder_names), {"ids": padded, "lengths": lengths})
+        found = self._encoder.run(None, {"ids": padded, "lengths": lengths})
         memory = 2 * self.attentions
         return OnnxEncoded(lengths, found[:memory], found[memory:])
 
@@ -215,7 +214,7 @@ class _Bound:
     alive: list[Any] = field(default_factory=list)
 
 
-def _session(graph: Graph, threads: int) -> tuple[Any, tuple[str, ...]]:
+def _session(graph: Graph, threads: int) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.log_severity_level = 4  # errors are raised, and need not be printed as well
@@ -226,8 +225,7 @@ def _session(graph: Graph, threads: int) -> tuple[Any, tuple[str, ...]]:
         not int8_is_exact()
     ):  # then such products are taken in another way, which is exact everywhere and half as fast with VNNI
         options.add_session_config_entry("session.x64quantprecision", "1")
-    session = onnxruntime.InferenceSession(graph.model, options, providers=["CPUExecutionProvider"])
-    return session, graph.outputs
+    return onnxruntime.InferenceSession(graph.model, options, providers=["CPUExecutionProvider"])
 
 
 @functools.cache
