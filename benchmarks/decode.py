@@ -47,8 +47,9 @@ from nmt.inference.bundle import Bundle, ModelInfo
 from nmt.inference.engine import Engine
 from nmt.inference.onnx_backend import OnnxBackend
 from nmt.inference.onnx_graph import ModelGraphs
+from nmt.inference.output import Vocabularies
 from nmt.inference.search import beam_search
-from nmt.inference.translator import Translator, Vocabularies
+from nmt.inference.translator import Translator
 from nmt.inference.types import DecodeOptions
 from nmt.inference.weights import Stored, int8_rows
 from nmt.model.config import ModelConfig

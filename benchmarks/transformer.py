@@ -39,8 +39,9 @@ from nmt.errors import CheckpointError, ConfigError, NMTError
 from nmt.evaluation.evaluate import TestSet, evaluate
 from nmt.evaluation.scores import Moses
 from nmt.inference.bundle import ModelInfo
+from nmt.inference.output import Vocabularies
 from nmt.inference.torch_backend import TorchBackend
-from nmt.inference.translator import Translator, Vocabularies
+from nmt.inference.translator import Translator
 from nmt.inference.types import DecodeOptions
 from nmt.model.decoder import Decoder, DecoderState, Memory
 from nmt.model.seq2seq import Seq2Seq

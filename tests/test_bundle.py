@@ -215,7 +215,7 @@ def test_damage_is_found_at_load_and_the_file_named(copy: Path, name: str, damag
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"format": 2}, "bundle format 2, this version reads 1"),
+        ({"format": 3}, "bundle format 3, this version reads 1 to 2"),
         ({"format": None}, "bundle format None"),
         ({"surprise": 1}, "unknown key 'surprise'"),
         ({"sha256": {}}, "no checksum of tokenizer.model: not a complete bundle"),

@@ -137,7 +137,7 @@ def test_mistakes_of_translate(bundle: Path, tmp_path: Path, capsys: pytest.Capt
         ("tokenizer.model", Path.unlink, "missing"),
         ("tokenizer.model", lambda path: path.write_bytes(b"no tokenizer"), "damaged"),
         ("config.yaml", lambda path: path.write_text("format: 1\nname: x\n"), "missing key"),
-        ("config.yaml", lambda path: path.write_text(path.read_text().replace("format: 1", "format: 9")), "format 9"),
+        ("config.yaml", lambda path: path.write_text(path.read_text().replace("format: 2", "format: 9")), "format 9"),
         ("config.yaml", lambda path: path.write_text("]["), "not valid YAML"),
         ("metrics.json", lambda path: path.write_text("{"), "not valid JSON"),
     ],

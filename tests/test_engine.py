@@ -19,7 +19,7 @@ from nmt.inference import engine as module
 from nmt.inference.backend import Ints, Scores
 from nmt.inference.engine import DeadlinePassed, Engine, Priority
 from nmt.inference.onnx_backend import OnnxBackend
-from nmt.inference.search import Candidate, beam_search
+from nmt.inference.search import Candidate, Sentence, beam_search
 from nmt.inference.types import DecodeOptions
 from nmt.text.tokenizer import EOS
 
@@ -44,7 +44,7 @@ def sentences(count: int, seed: int = 0, longest: int = 9) -> list[list[int]]:
 class CountingBackend:
     """A stand-in whose translation of a sentence is as many 5s as its first id says; it keeps what it was asked for."""
 
-    vocabulary, joins, rows = 400, True, 8
+    vocabulary, joins, shows, rows = 400, True, False, 8
 
     def __init__(self, before_step: Callable[[CountingRows], None] = lambda rows: None) -> None:
         self.encoded: list[list[list[int]]] = []
@@ -76,7 +76,7 @@ class CountingRows:
         new = np.repeat(np.array(encoded), self.beam)
         self.firsts, self.left = np.concatenate((self.firsts, new)), np.concatenate((self.left, new))
 
-    def step(self, tokens: Ints, top: int, whole: bool = False) -> Scores:
+    def step(self, tokens: Ints, top: int, whole: bool = False, attention: bool = False) -> Scores:
         """One word less."""
         self.backend.before_step(self)
         self.backend.steps.append(self.firsts[:: self.beam].tolist())
@@ -93,6 +93,10 @@ class CountingRows:
 
 
 LONG = options(beam=1, extra=400)
+
+
+def many(sentences: Sequence[Sequence[int]]) -> list[Sentence]:
+    return [Sentence(ids, LONG) for ids in sentences]
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
@@ -189,7 +193,7 @@ def test_sentences_of_other_beams_and_lengths_run_beside(gated: Any) -> None:
 def test_no_more_rows_than_are_good(gated: Any) -> None:
     backend, gate, engine = gated
     gate.open()
-    for future in engine.submit_all([[4, EOS]] * 30, LONG):
+    for future in engine.submit_all(many([[4, EOS]] * 30)):
         future.result(timeout=20)
     assert max(map(len, backend.steps)) == CountingBackend.rows
     assert max(map(len, backend.encoded)) <= CountingBackend.rows
@@ -199,7 +203,7 @@ def test_the_source_tokens_encoded_at_once_are_bounded(gated: Any, monkeypatch: 
     monkeypatch.setattr(module, "_ENCODED", 64)
     backend, gate, engine = gated
     gate.open()
-    for future in engine.submit_all([[4, *[7] * 20, EOS]] * 9, LONG):
+    for future in engine.submit_all(many([[4, *[7] * 20, EOS]] * 9)):
         future.result(timeout=20)
     assert max(map(len, backend.encoded)) == 2  # of 32 tokens' width each
 
@@ -209,7 +213,7 @@ def test_the_source_tokens_encoded_at_once_are_bounded(gated: Any, monkeypatch: 
 
 def test_an_interactive_sentence_goes_before_a_document_that_waits(gated: Any) -> None:
     backend, gate, engine = gated
-    document = engine.submit_all([[n, EOS] for n in range(20, 60)], LONG, Priority.DOCUMENT)
+    document = engine.submit_all(many([[n, EOS] for n in range(20, 60)]), Priority.DOCUMENT)
     wait_until(lambda: engine.statistics().running > 0)
     interactive = engine.submit([2, EOS], LONG)
     gate.open()
@@ -222,11 +226,11 @@ def test_an_interactive_sentence_goes_before_a_document_that_waits(gated: Any) -
 def test_a_document_is_not_starved_by_interactive_sentences(gated: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_AGEING_S", 0.05)
     backend, gate, engine = gated
-    engine.submit_all([[50, EOS]] * 8, LONG)  # all places are taken
+    engine.submit_all(many([[50, EOS]] * 8))  # all places are taken
     wait_until(lambda: engine.statistics().running == 8)
     document = engine.submit([40, *[7] * 30, EOS], LONG, Priority.DOCUMENT)  # of another shape, too
     time.sleep(0.1)
-    later = engine.submit_all([[30, EOS]] * 40, LONG)
+    later = engine.submit_all(many([[30, EOS]] * 40))
     gate.open()
     for future in (document, *later):
         future.result(timeout=30)
@@ -239,7 +243,7 @@ def test_a_document_is_not_starved_by_interactive_sentences(gated: Any, monkeypa
 
 def test_cancelling_frees_the_place(gated: Any) -> None:
     backend, gate, engine = gated
-    futures = engine.submit_all([[300, EOS]] * 8, LONG)
+    futures = engine.submit_all(many([[300, EOS]] * 8))
     wait_until(lambda: engine.statistics().running == 8)
     waiting = engine.submit([2, EOS], LONG)
     gate.open(3)
@@ -254,7 +258,7 @@ def test_cancelling_frees_the_place(gated: Any) -> None:
 
 def test_a_waiting_sentence_that_is_cancelled_never_runs(gated: Any) -> None:
     backend, gate, engine = gated
-    engine.submit_all([[6, EOS]] * 8, LONG)
+    engine.submit_all(many([[6, EOS]] * 8))
     wait_until(lambda: engine.statistics().running == 8)
     engine.submit([99, EOS], LONG).cancel()
     gate.open()
@@ -265,7 +269,7 @@ def test_a_waiting_sentence_that_is_cancelled_never_runs(gated: Any) -> None:
 def test_a_deadline_ends_a_sentence_that_runs_and_one_that_waits(gated: Any) -> None:
     _backend, gate, engine = gated
     now = time.monotonic()
-    running = engine.submit_all([[300, EOS]] * 8, LONG, deadline=now + 0.2)
+    running = engine.submit_all(many([[300, EOS]] * 8), deadline=now + 0.2)
     waiting = engine.submit([4, EOS], LONG, deadline=now + 0.1)
     wait_until(lambda: time.monotonic() > now + 0.3)
     gate.open()
@@ -283,7 +287,7 @@ def test_a_sentence_that_fails_does_not_fail_its_neighbours(place: str) -> None:
 
     engine = Engine(CountingBackend(strike if place == "step" else lambda rows: None))
     bad = [13, EOS] if place == "step" else [13, 399, EOS]
-    futures = engine.submit_all([[4, EOS], bad, [6, EOS], [7, EOS]], LONG)
+    futures = engine.submit_all(many([[4, EOS], bad, [6, EOS], [7, EOS]]))
     assert [len(futures[i].result(timeout=20)[0].ids) for i in (0, 2, 3)] == [4, 6, 7]
     with pytest.raises(ValueError, match="can't be"):
         futures[1].result(timeout=20)
@@ -306,7 +310,7 @@ def test_a_defect_of_the_engine_leaves_nobody_waiting(monkeypatch: pytest.Monkey
 
 def test_closing_cancels_what_is_not_finished(gated: Any) -> None:
     _, gate, engine = gated
-    futures = engine.submit_all([[300, EOS]] * 12, LONG)
+    futures = engine.submit_all(many([[300, EOS]] * 12))
     wait_until(lambda: engine.statistics().running == 8)
     closing = threading.Thread(target=engine.close)
     closing.start()
@@ -324,7 +328,7 @@ def test_closing_cancels_what_is_not_finished(gated: Any) -> None:
 def test_an_idle_engine_uses_no_cpu_and_its_threads_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_LINGER_S", 0.3)
     engine = Engine(CountingBackend(), workers=2)
-    for future in engine.submit_all([[4, EOS]] * 20, LONG):
+    for future in engine.submit_all(many([[4, EOS]] * 20)):
         future.result(timeout=20)
     before = time.process_time()
     time.sleep(0.2)
@@ -339,7 +343,7 @@ def test_an_idle_engine_uses_no_cpu_and_its_threads_end(monkeypatch: pytest.Monk
 
 def test_statistics_tell_what_runs_and_what_waits(gated: Any) -> None:
     _, gate, engine = gated
-    futures = engine.submit_all([[9, 7, EOS]] * 8 + [[9, 7, 7, EOS]] * 5, LONG)
+    futures = engine.submit_all(many([[9, 7, EOS]] * 8 + [[9, 7, 7, EOS]] * 5))
     wait_until(lambda: engine.statistics().running == 8)
     time.sleep(0.02)
     now = engine.statistics()
@@ -358,7 +362,7 @@ def test_statistics_tell_what_runs_and_what_waits(gated: Any) -> None:
 def test_several_workers_share_what_there_is() -> None:
     backend = CountingBackend(lambda rows: time.sleep(0.001))
     engine = Engine(backend, workers=2)
-    futures = engine.submit_all([[n, EOS] for n in range(20, 36)], LONG)
+    futures = engine.submit_all(many([[n, EOS] for n in range(20, 36)]))
     assert [len(f.result(timeout=20)[0].ids) for f in futures] == list(range(20, 36))
     assert engine.statistics().workers == 2
     engine.close()

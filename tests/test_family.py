@@ -16,8 +16,9 @@ from torch.nn import functional as F
 import nmt.config
 from nmt.corpus.store import PreparedCorpus
 from nmt.inference.bundle import Bundle
+from nmt.inference.output import Vocabularies
 from nmt.inference.torch_backend import TorchBackend, load_model
-from nmt.inference.translator import Translator, Vocabularies
+from nmt.inference.translator import Translator
 from nmt.inference.types import Translation
 from nmt.inference.weights import Storage
 from nmt.model.config import ModelConfig

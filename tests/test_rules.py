@@ -225,7 +225,8 @@ def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
 
 def test_an_engine_takes_prefixes() -> None:
     engine = Engine(TorchBackend(decided()))
-    first, second = engine.submit_all([[7, EOS], [8, 9, EOS]], DecodeOptions(beam_size=2), prefixes=[[5, 6], []])
+    options = DecodeOptions(beam_size=2)
+    first, second = engine.submit_all([Sentence([7, EOS], options, [5, 6]), Sentence([8, 9, EOS], options)])
     assert first.result(20)[0].ids[:2] == [5, 6]
     assert second.result(20)[0].ids[:2] != [5, 6]
     engine.close()

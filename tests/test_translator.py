@@ -13,9 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nmt.errors import InputError
+from nmt.inference.output import Vocabularies
 from nmt.inference.search import Cancelled
 from nmt.inference.torch_backend import TorchBackend
-from nmt.inference.translator import Translator, Vocabularies
+from nmt.inference.translator import Translator
 from nmt.inference.types import DecodeOptions, Translation
 from nmt.text.normalize import normalize
 from nmt.text.tokenizer import EOS, Tokenizer, TokenizerConfig

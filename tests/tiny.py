@@ -24,6 +24,7 @@ from nmt.inference.search import Candidate
 from nmt.inference.torch_backend import TorchBackend
 from nmt.inference.types import DecodeOptions
 from nmt.inference.weights import Stored, int8_rows
+from nmt.model.attention import Attention
 from nmt.model.config import ModelConfig
 from nmt.model.decoder import DecoderState, Memory
 from nmt.model.seq2seq import Seq2Seq
@@ -208,6 +209,10 @@ class CopyModel(nn.Module):
     def vocabulary(self) -> int:
         """Target tokens."""
         return len(self.output_bias)
+
+    def attentions(self) -> list[list[Attention]]:
+        """None to show."""
+        return [[]]
 
     def encode(self, source: Tensor, lengths: Tensor) -> Memory:
         """The source ids (B, S) are the memory, the position in them is the state."""

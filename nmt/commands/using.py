@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nmt.commands.arguments import decoding
+from nmt.commands.arguments import decoding, needs
 from nmt.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
@@ -49,6 +49,12 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     command.add_argument("--text", action="append", metavar="TEXT", help="translate this instead; may be repeated")
     command.add_argument("--n-best", type=int, metavar="N", help="N candidates a line: NUMBER ||| TEXT ||| SCORE")
+    command.add_argument(
+        "--alignment",
+        action="store_true",
+        default=None,
+        help="add which source word each word comes from: TEXT ||| 0-0 1-2",
+    )
     command.add_argument("--prefix", default="", metavar="TEXT", help="what every translation is to begin with")
     command.add_argument("--window", type=int, default=2000, metavar="N", help="lines read before any is written")
     command.set_defaults(run=_translate)
@@ -63,6 +69,19 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "--length-penalty", type=float, default=1.0, metavar="A", help="scores are log P / length ** A"
     )
     command.set_defaults(run=_score)
+
+    command = commands.add_parser(
+        "align", parents=[opened], help="which word of given translations comes from which: 0-0 1-2 a line"
+    )
+    command.add_argument("bundle", type=Path)
+    command.add_argument("--source", type=Path, metavar="FILE", help="sentences, one a line")
+    command.add_argument("--target", type=Path, metavar="FILE", help="their translations, one a line")
+    command.add_argument("--corpus", metavar="NAME", help="say how many copied numbers and names are linked rightly")
+    command.add_argument("--split", default="test", choices=("validation", "test"))
+    command.add_argument(
+        "--choose", action="store_true", help="choose the head of attention anew, by the validation split of the corpus"
+    )
+    command.set_defaults(run=_align)
 
     command = commands.add_parser("info", help="what a model bundle is")
     command.add_argument("bundle", type=Path)
@@ -116,13 +135,46 @@ def _translate(options: argparse.Namespace) -> int:
 
 
 def _score(options: argparse.Namespace) -> int:
+    pairs = _pairs_of(options)
+    for scored in _open_translator(options).score(pairs, options.length_penalty):
+        print(f"{scored.score:.4f}")
+    return 0
+
+
+def _pairs_of(options: argparse.Namespace) -> list[tuple[str, str]]:
     from nmt.text.lines import read_lines
 
     sources, targets = (list(read_lines(path)) for path in (options.source, options.target))
     if len(sources) != len(targets):
         raise InputError(f"{options.source} has {len(sources)} lines, {options.target} has {len(targets)}")
-    for scored in _open_translator(options).score(list(zip(sources, targets, strict=True)), options.length_penalty):
-        print(f"{scored.score:.4f}")
+    return list(zip(sources, targets, strict=True))
+
+
+def _align(options: argparse.Namespace) -> int:
+    from nmt.inference.batch import pharaoh
+
+    if bool(options.corpus) == bool(options.source) or bool(options.source) != bool(options.target):
+        raise ConfigError("give --corpus NAME, or --source FILE with --target FILE")
+    if options.choose and not options.corpus:
+        raise ConfigError("--choose needs a prepared corpus: add --corpus NAME")
+    if not options.corpus:
+        for scored in _open_translator(options).score(_pairs_of(options), alignment=True):
+            print(pharaoh(scored.alignment))
+        return 0
+    from nmt.evaluation.alignment import evaluate_alignment
+    from nmt.evaluation.evaluate import corpus_test_set
+
+    if options.choose:
+        from nmt.corpus.store import PreparedCorpus
+        from nmt.training.bundling import choose_alignment
+
+        needs("torch")
+        choose_alignment(options.bundle, PreparedCorpus.open(Path(options.corpus)))
+    test = corpus_test_set(options.corpus, options.split)
+    found = evaluate_alignment(_open_translator(options), test.pairs)
+    print(
+        f"{test.name}: {found.right} of {found.words} copied words linked rightly, {found.share:.1%} ({found.pairs} pairs)"
+    )
     return 0
 
 
@@ -218,7 +270,7 @@ def _open_translator(options: argparse.Namespace) -> Translator:
 
 def _given(options: argparse.Namespace) -> dict[str, object]:
     """The search options that were given on the command line."""
-    names = ("beam_size", "length_penalty", "n_best")
+    names = ("beam_size", "length_penalty", "n_best", "alignment")
     return {name: value for name in names if (value := getattr(options, name, None)) is not None}
 
 

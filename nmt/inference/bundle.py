@@ -19,18 +19,18 @@ from typing import Any, Literal
 import nmt.config
 from nmt.config import Section
 from nmt.errors import BundleError, ConfigError
-from nmt.inference.types import DecodeOptions
+from nmt.inference.types import AlignmentHead, DecodeOptions
 from nmt.model.config import ModelConfig
 from nmt.text.tokenizer import Tokenizer
 
-FORMAT = 1
+FORMAT = 2  # 1 knew no alignment
 CONFIG, WEIGHTS, METRICS, CARD = "config.yaml", "model.safetensors", "metrics.json", "README.md"
 
 
 class BundleConfig(Section):
     """What `config.yaml` of a bundle holds."""
 
-    format: Literal[1]
+    format: Literal[1, 2]
     name: str
     source_language: str
     target_language: str
@@ -40,6 +40,7 @@ class BundleConfig(Section):
     max_source_tokens: int
     model: ModelConfig
     decode: DecodeOptions
+    alignment: AlignmentHead | None = None
     sha256: dict[str, str]
 
 
@@ -161,8 +162,10 @@ def read_config(path: Path) -> BundleConfig:
         raise BundleError(f"{path}: not a model bundle: {CONFIG} is missing")
     try:
         data = nmt.config.read_yaml(path / CONFIG)
-        if data.get("format") != FORMAT:
-            raise BundleError(f"{path / CONFIG}: bundle format {data.get('format')}, this version reads {FORMAT}")
+        if data.get("format") not in range(1, FORMAT + 1):
+            raise BundleError(
+                f"{path / CONFIG}: bundle format {data.get('format')}, this version reads 1 to {FORMAT} (a newer one needs a newer version)"
+            )
         return nmt.config.parse(BundleConfig, data, str(path / CONFIG))
     except ConfigError as error:
         raise BundleError(str(error)) from None

@@ -137,23 +137,17 @@ class Engine:
         Every candidate begins with the target ids `prefix`. Cancelling the future frees the sentence's place. It fails with
         `DeadlinePassed` after `deadline` (of `time.monotonic`), and with what goes wrong with this sentence alone.
         """
-        return self.submit_all([ids], options, priority, deadline, [prefix])[0]
+        return self.submit_all([Sentence(ids, options, prefix)], priority, deadline)[0]
 
     def submit_all(
         self,
-        sentences: Sequence[Sequence[int]],
-        options: DecodeOptions,
+        sentences: Sequence[Sentence],
         priority: Priority = Priority.INTERACTIVE,
         deadline: float | None = None,
-        prefixes: Sequence[Sequence[int]] | None = None,
     ) -> list[Future[list[Candidate]]]:
         """As `submit` for each sentence; those of like length next to each other, longest first, are searched for fastest."""
         now = time.monotonic()
-        begins = prefixes or [()] * len(sentences)
-        jobs = [
-            _Job(Sentence(ids, options, prefix), priority, deadline, now)
-            for ids, prefix in zip(sentences, begins, strict=True)
-        ]
+        jobs = [_Job(sentence, priority, deadline, now) for sentence in sentences]
         with self._changed:
             if self._closed:
                 raise RuntimeError("the engine is closed")

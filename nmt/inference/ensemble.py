@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from nmt.errors import ConfigError
+from nmt.model.attention import Attention
 from nmt.model.decoder import DecoderState, Memory
 from nmt.model.seq2seq import Seq2Seq
 
@@ -89,6 +90,10 @@ class Ensemble(nn.Module):
     def vocabulary(self) -> int:
         """Target tokens."""
         return self.members[0].vocabulary
+
+    def attentions(self) -> Sequence[Sequence[Attention]]:
+        """Every member's."""
+        return [member.attentions()[0] for member in self.members]
 
     def encode(self, source: Tensor, lengths: Tensor) -> EnsembleMemory:
         """Encode `source` ids (B, S), right-padded, of `lengths` (B,), end marks included, by every member."""

@@ -40,4 +40,5 @@ def load_backend(
     from nmt.inference.torch_backend import TorchBackend, load_model
 
     models = [load_model(bundle, threads, device, "fp32" if precision == "auto" else precision) for bundle in bundles]
-    return TorchBackend(Ensemble(models) if len(models) > 1 else models[0]), 1
+    alignments = [bundle.config.alignment for bundle in bundles]
+    return TorchBackend(Ensemble(models) if len(models) > 1 else models[0], alignments), 1

@@ -31,7 +31,7 @@ Ints = NDArray[np.int64]
 class OnnxBackend:
     """A model for `RunningBatch` and the engine, run by ONNX Runtime."""
 
-    joins = True
+    joins = shows = True
 
     def __init__(self, graphs: ModelGraphs, threads: int = 1) -> None:
         """`threads` work on one operation."""
@@ -55,7 +55,7 @@ class OnnxBackend:
                 for name, stored in weights.items()
             }
         try:
-            made = cls(ModelGraphs(config, weights), threads)
+            made = cls(ModelGraphs(config, weights, bundle.config.alignment), threads)
             sizes = len(weights["source_embedding.weight"].values), made.vocabulary
             beam_search(made, [[EOS]], DecodeOptions(beam_size=1, max_length_ratio=0.1, max_length_extra=1))
         except KeyError as error:
@@ -129,7 +129,7 @@ class OnnxRows:
         self._rows = np.arange(self._filled)
         self._bindings.clear()
 
-    def step(self, tokens: Ints, top: int, whole: bool = False) -> Scores:
+    def step(self, tokens: Ints, top: int, whole: bool = False, attention: bool = False) -> Scores:
         """Feed a token (N K,) to each row; the `top` best continuations of each."""
         key = (id(self._state), self._filled, top, whole)
         if key not in self._bindings:
@@ -143,7 +143,7 @@ class OnnxRows:
             self._bindings.clear()
         self._rows = np.arange(len(tokens))
         log_p = bound.binding.get_outputs()[-1].numpy()[:, : self._backend.vocabulary].copy() if whole else None
-        return Scores(bound.best, bound.ids, log_p)
+        return Scores(bound.best, bound.ids, log_p, bound.attention if attention else None)
 
     def select(self, rows: Ints, sentences: Ints | None = None) -> None:
         """Keep these of the rows, in this order; where `sentences` is given, those alone stay, in that order."""
@@ -164,6 +164,7 @@ class OnnxRows:
             rows=np.zeros(rows, np.int64),
             best=np.zeros((rows, top), np.float32),
             ids=np.zeros((rows, top), np.int64),
+            attention=np.zeros((rows, self._width), np.float32),
         )
         names = [f"{kind}_{i}" for i in range(backend.attentions) for kind in ("keys", "values")]
         inputs = {
@@ -174,7 +175,7 @@ class OnnxRows:
         }
         inputs |= {name: array[: self._count] for name, array in zip(names, self._memory, strict=True)}
         inputs |= {f"state_{i}": part[: self._filled] for i, part in enumerate(self._state)}
-        outputs = {"best": bound.best, "ids": bound.ids} | {
+        outputs = {"best": bound.best, "ids": bound.ids, "attention": bound.attention} | {
             f"next_{i}": part[:rows] for i, part in enumerate(self._other)
         }
         for bind, arrays in ((binding.bind_ortvalue_input, inputs), (binding.bind_ortvalue_output, outputs)):
@@ -211,6 +212,7 @@ class _Bound:
     rows: Ints
     best: Floats
     ids: Ints
+    attention: Floats
     alive: list[Any] = field(default_factory=list)
 
 

@@ -14,6 +14,7 @@ from onnx import helper
 
 from nmt.inference.onnx_parts import Parts
 from nmt.inference.onnx_writer import FLOAT, INT64, Graph, Writer
+from nmt.inference.types import AlignmentHead
 from nmt.inference.weights import Stored
 from nmt.model.config import ModelConfig, StackConfig
 
@@ -25,8 +26,8 @@ _NEVER = -1e30  # a score of no probability, finite so that no difference of two
 class ModelGraphs(Parts):
     """The graphs of one model."""
 
-    def __init__(self, config: ModelConfig, weights: dict[str, Stored]) -> None:
-        """`weights` by the names of the state dict, tied ones under each of their names."""
+    def __init__(self, config: ModelConfig, weights: dict[str, Stored], alignment: AlignmentHead | None = None) -> None:
+        """`weights` by the names of the state dict, tied ones under each of their names; `alignment` is the head that is shown."""
         scale = 1.0 if isinstance(config.init, float) else config.embedding**0.5  # as in `Seq2Seq`
         super().__init__(weights, scale)
         self.config = config
@@ -37,6 +38,8 @@ class ModelGraphs(Parts):
             "luong": ["decoder.attention"],
             "bahdanau": ["decoder.attention"],
         }[config.wiring]
+        self.alignment = alignment or AlignmentHead()
+        self.shown = ""  # the weights (R, S) of that head
         self.state_widths = [
             width
             for cell, width in zip(config.decoder.cells, config.decoder.widths, strict=True)
@@ -142,7 +145,8 @@ class ModelGraphs(Parts):
 
         From `tokens` (R,), `rows` (R,) of the state to go on from, `top` (1,) and `mask` (N, 1, 1, S), 0 at real tokens and far below at
         padding, beside keys, values and state as the encoder gives them: `log_p` (R, V), the `top` best of each row as `best` and `ids`
-        (R, top), and the next state. V is rounded up; what is beyond the vocabulary has no probability.
+        (R, top), the weights of the head that is shown as `attention` (R, S), and the next state. V is rounded up; what is beyond the
+        vocabulary has no probability.
         """
         g = self.g = Writer()
         names = [f"state_{i}" for i in range(len(self.state_widths) + bool(self.fed))]
@@ -156,7 +160,9 @@ class ModelGraphs(Parts):
         }[self.config.wiring](word, state)
         log_p = g.op("LogSoftmax", self._logits(vector), axis=-1)
         best, ids = self._best(log_p)
-        results = {"log_p": log_p, "best": best, "ids": ids} | {f"next_{i}": each for i, each in enumerate(after)}
+        results = {"log_p": log_p, "best": best, "ids": ids, "attention": self.shown} | {
+            f"next_{i}": each for i, each in enumerate(after)
+        }
         widths = [*self.state_widths, *([self.fed] if self.fed else [])]
         inputs: list[tuple[str, int, Sequence[int | str]]] = [
             ("tokens", INT64, ("R",)),
@@ -287,8 +293,21 @@ class ModelGraphs(Parts):
             if config.attention == "scaled_dot":
                 scores = g.op("Mul", scores, g.number((width // heads) ** -0.5))
         weights = g.op("Softmax", g.op("Add", scores, "mask"), axis=-1)
+        if number == self.alignment.layer % len(self.attentions):
+            self.shown = self._shown(weights)
         context = g.op("Transpose", g.op("MatMul", weights, f"values_{number}"), perm=[0, 2, 1, 3])
         return g.op("Reshape", context, g.ints(-1, width))
+
+    def _shown(self, weights: str) -> str:
+        """One head of attention weights (N, A, K, S), or their mean, as (R, S)."""
+        g, head = self.g, self.alignment.head
+        one = (
+            g.op("ReduceMean", weights, g.ints(1), keepdims=0)
+            if head is None
+            else g.op("Gather", weights, g.constant(np.array(head, np.int64), "head"), axis=1)
+        )  # (N, K, S)
+        steps = g.op("Shape", "mask", start=3, end=4)
+        return g.op("Reshape", one, self.joined_shape(g.ints(-1), steps))
 
     def _additive_scores(self, query: str, keys: str, name: str) -> str:
         g = self.g

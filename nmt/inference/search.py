@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,9 +19,11 @@ from nmt.inference.types import DecodeOptions
 from nmt.text.tokenizer import BOS, EOS
 
 _NARROWEST = 16  # source tokens that a running batch has room for, at least; wider ones are twice that, four times, ...
+_LEAST = 1e-6  # attention that a source word is taken to have had
 _MARKS = EOS  # ids below it, padding, the unknown and the begin mark, are never said
 
 Floats = NDArray[np.float64]
+Weights = NDArray[np.float32]
 Ints = NDArray[np.int64]
 
 
@@ -36,13 +38,14 @@ class SearchError(NMTError):
 @dataclass(frozen=True, slots=True)
 class Candidate:
     """Target ids without the end mark, the sum of their log probabilities with it, whether the model ended it, and the log probability of
-    each of `ids`, and of the end mark where it did."""
+    each of `ids`, and of the end mark where it did. Where it was asked for, `attention` (these, S) says where each looked in the source."""
 
     ids: list[int]
     log_probability: float
     score: float
     ended: bool
     each: list[float]
+    attention: Weights | None = field(default=None, compare=False)
 
 
 @dataclass(eq=False, slots=True)
@@ -56,8 +59,11 @@ class Sentence:
     ids: Sequence[int]
     options: DecodeOptions
     prefix: Sequence[int] = ()  # target ids that every candidate begins with
-    finished: list[Candidate] = field(default_factory=list)
-    error: SearchError | None = None
+    aligned: bool = False  # whether candidates shall say where they looked
+    finished: list[Candidate] = field(default_factory=list, init=False)
+    error: SearchError | None = field(default=None, init=False)
+    # Of each step of a watched sentence: which of the hypotheses before it the K after it go on from, and where those looked (K, S).
+    trail: list[tuple[Ints, Weights]] = field(default_factory=list, init=False)
 
     @property
     def least(self) -> int:
@@ -70,6 +76,11 @@ class Sentence:
         if options.no_repeat_ngram or options.temperature or length < len(self.prefix):
             return True
         return length < options.min_length and length < self.least
+
+    @property
+    def watched(self) -> bool:
+        """Whether it is to be kept where each hypothesis looks."""
+        return self.aligned or self.options.alignment or self.options.coverage_penalty > 0
 
     @property
     def width(self) -> int:
@@ -90,9 +101,9 @@ class RunningBatch:
     """Sentences that are searched for together, K rows (hypotheses) each.
 
     A step extends the K hypotheses of a sentence by their 2 K best continuations, so that ended ones never shrink the beam. Scores are
-    log P / length ** length_penalty, the end mark counted. A sentence leaves when its `n_best` best are known: when none of the hypotheses
-    that go on can come before them any more, or its limit is reached. What is found for a sentence depends neither on the others nor on
-    when they come and go.
+    log P / length ** length_penalty, the end mark counted, less what words of the source lack of being attended to (`uncovered`). A
+    sentence leaves when its `n_best` best are known: when none of the hypotheses that go on can come before them any more, or its limit is
+    reached. What is found for a sentence depends neither on the others nor on when they come and go.
     """
 
     def __init__(self, backend: Backend, beam: int, width: int) -> None:
@@ -108,6 +119,7 @@ class RunningBatch:
         self._tokens: Ints = np.zeros((0, beam, 16), np.int64)  # what each says, from the left; room for more
         self._last: Ints = np.zeros((0, beam), np.int64)  # the last of that
         self._sums: Floats = np.zeros((0, beam, 16))  # log P after each of them
+        self._looks: NDArray[np.float32] | None = None  # (N, K, S), where each looks now, if that is to be known
 
     def join(self, sentences: Sequence[Sentence]) -> None:
         """Encode sentences and let them take part from the next step on."""
@@ -132,7 +144,9 @@ class RunningBatch:
         k, count = self._beam, len(self.sentences)
         top, lengths = min(2 * k + _MARKS, self._backend.vocabulary), self._lengths.tolist()
         ruled = [row for row, each in enumerate(self.sentences) if each.ruled(lengths[row])]
-        found = self._rows.step(self._last.reshape(-1), top, whole=bool(ruled))
+        watched = self._backend.shows and any(sentence.watched for sentence in self.sentences)
+        found = self._rows.step(self._last.reshape(-1), top, whole=bool(ruled), attention=watched)
+        self._looks = None if found.attention is None else found.attention.reshape(count, k, -1)
         m = found.ids.shape[1]
         ids = found.ids.reshape(count, k * m)
         totals = (found.best.reshape(count, k, m) + self._scores[:, :, None]).reshape(count, k * m)
@@ -218,7 +232,8 @@ class RunningBatch:
         """Whether no hypothesis that still goes on, the likeliest with log P `going`, can come before the `n_best` that are finished;
         those that are drawn don't compete.
 
-        Whatever it says, log P will be no higher, and the length that it is divided by no larger than the limit. Greedy search has no other
+        Whatever it says, log P will be no higher, the length that it is divided by no larger than the limit, and no coverage of the source
+        raises a score. Greedy search has no other
         hypothesis."""
         options = self.sentences[row].options
         if options.temperature:
@@ -230,9 +245,23 @@ class RunningBatch:
         sentence, length = self.sentences[row], int(self._lengths[row])
         ids = self._tokens[row, origin, : length - 1].tolist() + ([token] if token is not None else [])
         score = float(log_probability) / length**sentence.options.length_penalty
+        attention = self._followed(row, origin) if sentence.watched else None
+        if sentence.options.coverage_penalty and attention is not None:
+            score -= sentence.options.coverage_penalty * uncovered(attention)
         sums = [0.0, *self._sums[row, origin, : length - 1].tolist(), float(log_probability)]
         each = [after - before for before, after in itertools.pairwise(sums)]
-        sentence.finished.append(Candidate(ids, float(log_probability), score, token is None, each))
+        sentence.finished.append(Candidate(ids, float(log_probability), score, token is None, each, attention))
+
+    def _followed(self, row: int, hypothesis: int) -> Weights | None:
+        """Where (T, S) a hypothesis looked at each of T steps, found by going back from the last."""
+        if self._looks is None:
+            return None
+        sentence = self.sentences[row]
+        found = [self._looks[row, hypothesis, : len(sentence.ids)]]
+        for origins, looks in reversed(sentence.trail):
+            hypothesis = origins[hypothesis]
+            found.append(looks[hypothesis])
+        return np.stack(found[::-1])
 
     def _extend(self, best: Floats, origin: Ints, token: Ints) -> None:
         """Keep the K best continuations that have not ended."""
@@ -240,7 +269,7 @@ class RunningBatch:
         # Those that go on, in their order, then the others:
         column = np.argsort(token == EOS, axis=1, kind="stable")[:, :k]
         flat = column + np.arange(0, token.size, token.shape[1])[:, None]
-        origin, token, best = origin.reshape(-1)[flat], token.reshape(-1)[flat], best.reshape(-1)[flat]
+        origin, token, best = origin.reshape(-1)[flat], token.reshape(-1)[flat], best.reshape(-1)[flat]  # (N, K) each
         self._scores = np.where(token == EOS, -np.inf, best)
         rows = (origin + np.arange(0, count * k, k)[:, None]).reshape(-1)
         room = self._tokens.shape[2]
@@ -251,8 +280,19 @@ class RunningBatch:
         self._tokens = self._tokens.reshape(count * k, -1)[rows].reshape(count, k, -1)
         self._sums = self._sums.reshape(count * k, -1)[rows].reshape(count, k, -1)
         self._tokens[place], self._sums[place] = token, best
+        if self._looks is not None:
+            for sentence, origins, looks in zip(self.sentences, origin, self._looks, strict=True):
+                if sentence.watched:
+                    sentence.trail.append((origins, looks[:, : len(sentence.ids)].copy()))
         self._last = token
         self._rows.select(rows)
+
+
+def uncovered(attention: Weights) -> float:
+    """How far `attention` (T, S), whose last column is the end mark's, leaves source words out: - sum_s log min(sum_t a_ts, 1)
+    (Wu et al. 2016, equation 14)."""
+    total = attention[:, :-1].sum(axis=0, dtype=np.float64)
+    return float(-np.log(np.clip(total, _LEAST, 1.0)).sum())
 
 
 def beam_search(
@@ -274,7 +314,7 @@ def beam_search(
 
 def search_alone(backend: Backend, sentence: Sentence, cancelled: Callable[[], bool]) -> list[Candidate]:
     """The candidates of a sentence, from its beginning and by itself, however far a search for it has come."""
-    again = Sentence(sentence.ids, sentence.options, sentence.prefix)
+    again = replace(sentence)
     _search(backend, [again], cancelled)
     return again.finished
 

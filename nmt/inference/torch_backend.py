@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from nmt.errors import BundleError
 from nmt.inference.backend import Ints, Scores
 from nmt.inference.bundle import WEIGHTS, Bundle
+from nmt.inference.types import AlignmentHead
 from nmt.inference.weights import read_stored, tied_names
+from nmt.model.attention import Attention
+from nmt.model.capture import recorded
 from nmt.model.seq2seq import Seq2Seq
 from nmt.text.tokenizer import PAD
+
+Floats = NDArray[np.float32]
 
 _ROWS = {"cpu": 320, "cuda": 4096}
 
@@ -60,6 +69,9 @@ class TranslationModel(Protocol[M, S]):
     def steady(self) -> bool:
         """Whether the state has one size at every step."""
 
+    def attentions(self) -> Sequence[Sequence[Attention]]:
+        """Those of each member, lowest first; none of a model that has none to show."""
+
     def eval(self) -> Self:
         """Turn off what only training has, such as dropout."""
 
@@ -73,8 +85,15 @@ class TranslationModel(Protocol[M, S]):
 class TorchBackend:
     """A model in PyTorch for `RunningBatch` and the engine."""
 
-    def __init__(self, model: TranslationModel[Any, Any]) -> None:
+    def __init__(self, model: TranslationModel[Any, Any], alignments: Sequence[AlignmentHead | None] = ()) -> None:
+        """`alignments` are the heads that are shown, one for each member of an ensemble."""
         self.model = model.eval()
+        self._shown = [
+            (layers[head.layer], head.head)
+            for layers, given in itertools.zip_longest(model.attentions(), alignments)
+            if layers and (head := given or AlignmentHead())
+        ]
+        self.shows = bool(self._shown)
         self.vocabulary, self.rows = model.vocabulary, _ROWS[model.device.type]
         self.joins = model.steady
         self._threads = torch.get_num_threads()
@@ -91,14 +110,29 @@ class TorchBackend:
 
     def running(self, beam: int, width: int) -> TorchRows:
         """An empty running batch of `beam` rows a sentence, whose sources have up to `width` tokens."""
-        return TorchRows(self.model, beam, width)
+        return TorchRows(self, beam, width)
+
+    @contextlib.contextmanager
+    def watched(self) -> Iterator[Callable[[], Floats]]:
+        """While it is open the model runs one step of R rows; the callable then gives the weights (R, S) of the heads that are shown, the
+        mean of an ensemble's members."""
+        with recorded(attention for attention, _ in self._shown) as calls:
+
+            def weights() -> Floats:
+                found = []
+                for attention, head in self._shown:
+                    query, key, _, mask = calls[attention][-1].arguments
+                    found.append(attention.weights(query, key, mask, head)[:, -1].float())
+                return torch.stack(found).mean(dim=0).cpu().numpy()
+
+            yield weights
 
 
 class TorchRows:
     """The running batch: memory and state of N K rows."""
 
-    def __init__(self, model: TranslationModel[Any, Any], beam: int, width: int) -> None:
-        self._model, self._beam, self._width = model, beam, width
+    def __init__(self, backend: TorchBackend, beam: int, width: int) -> None:
+        self._backend, self._model, self._beam, self._width = backend, backend.model, beam, width
         self._memory: Any = None
         self._state: Any = None
 
@@ -112,16 +146,18 @@ class TorchRows:
             self._memory = new if first else self._memory.joined(new)
             self._state = new.state if first else self._state.joined(new.state)
 
-    def step(self, tokens: Ints, top: int, whole: bool = False) -> Scores:
+    def step(self, tokens: Ints, top: int, whole: bool = False, attention: bool = False) -> Scores:
         """Feed a token (N K,) to each row; the `top` best continuations of each."""
-        with torch.inference_mode():
+        watched = self._backend.watched() if attention else contextlib.nullcontext()
+        with torch.inference_mode(), watched as weights:
             device = self._model.device
             logits, self._state = self._model.decode(
                 torch.from_numpy(tokens)[:, None].to(device), self._memory, self._state
             )
             log_p = torch.log_softmax(logits[:, 0].float(), dim=-1)  # (N K, V)
             best, ids = log_p.topk(top, dim=-1)
-            return Scores(best.cpu().numpy(), ids.cpu().numpy(), log_p.cpu().numpy() if whole else None)
+            all_words = log_p.cpu().numpy() if whole else None
+            return Scores(best.cpu().numpy(), ids.cpu().numpy(), all_words, weights() if weights else None)
 
     def select(self, rows: Ints, sentences: Ints | None = None) -> None:
         """Keep these of the rows, in this order; where `sentences` is given, those alone stay, in that order."""

@@ -6,7 +6,7 @@ import collections
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nmt.errors import InputError
@@ -14,33 +14,16 @@ from nmt.inference.backend import Backend
 from nmt.inference.bundle import Bundle, ModelInfo, check_alike, describe
 from nmt.inference.engine import Engine, Priority
 from nmt.inference.loading import load_backend
+from nmt.inference.output import NOTHING, Output, Part, Vocabularies
 from nmt.inference.search import Cancelled, Candidate, Sentence
-from nmt.inference.types import DecodeOptions, Hypothesis, Precision, TokenScore, Translation
+from nmt.inference.types import DecodeOptions, Hypothesis, Precision, Translation
 from nmt.text.normalize import normalize
-from nmt.text.segment import Segment, split_long
-from nmt.text.tokenizer import EOS, Tokenizer
+from nmt.text.segment import split_long
+from nmt.text.tokenizer import EOS
 
 _WINDOW = 2000  # texts that `translate_iter` sorts at a time
 _ASKED_S = 0.02  # how often a caller is asked whether it still wants its translations
-_UNSPACED = {"zh", "ja", "th", "lo", "km", "my", "bo"}  # languages whose sentences are joined without a space
 _ONE_TEXT = "a list of texts was expected, found one text: put it into a list"
-
-
-@dataclass(frozen=True)
-class Vocabularies:
-    """The tokenizers of both sides, the same one twice where the vocabulary is joint."""
-
-    source: Tokenizer
-    target: Tokenizer
-
-
-@dataclass(frozen=True)
-class _Part:
-    """A segment of a text on its way through the model."""
-
-    text: int
-    ids: list[int]
-    inside_word: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,6 +66,8 @@ class Translator:
         """`max_source_tokens` is the longest source the model was trained for; longer text is split. `workers` are the engine's."""
         self.engine, self.vocabularies = Engine(backend, workers), vocabularies
         self.info, self.defaults, self.max_source_tokens = info, defaults, max_source_tokens
+        self._copies = backend.shows  # what has no subwords
+        self._output = Output(vocabularies, info.source_language, info.target_language)
 
     @classmethod
     def load(
@@ -169,22 +154,19 @@ class Translator:
             self.validate(text)
         parts = self._parts(texts)
         begins = self._begins(parts, texts, prefixes, options)
-        order = sorted(range(len(parts)), key=lambda index: -len(parts[index].ids))
-        futures = self.engine.submit_all(
-            [parts[index].ids for index in order],
-            options,
-            priority,
-            prefixes=[begins[parts[index].text] for index in order],
-        )
-        by_part = dict(zip(order, futures, strict=True))
+        spoken = sorted((part for part in parts if not part.silent), key=lambda part: -len(part.ids))
+        sentences = [Sentence(part.ids, options, begins[part.text], aligned=bool(part.copied)) for part in spoken]
+        futures = dict(zip(map(id, spoken), self.engine.submit_all(sentences, priority), strict=True))
+        nothing: Future[list[Candidate]] = Future()
+        nothing.set_result([NOTHING])
 
         def join(found: list[list[Candidate]]) -> list[Translation]:
-            by_text: dict[int, list[tuple[_Part, list[Candidate]]]] = {index: [] for index in range(len(texts))}
+            by_text: dict[int, list[tuple[Part, list[Candidate]]]] = {index: [] for index in range(len(texts))}
             for part, candidates in zip(parts, found, strict=True):
                 by_text[part.text].append((part, candidates))
-            return [self._join(text, by_text[index], options) for index, text in enumerate(texts)]
+            return [self._output.translation(text, by_text[index], options) for index, text in enumerate(texts)]
 
-        return Pending([by_part[index] for index in range(len(parts))], join)
+        return Pending([futures.get(id(part), nothing) for part in parts], join)
 
     def translate_iter(self, texts: Iterable[str], options: DecodeOptions | None = None) -> Iterator[Translation]:
         """As `translate` for any number of texts, in constant memory; results come in order, a window at a time."""
@@ -194,32 +176,34 @@ class Translator:
         while window := list(itertools.islice(iterator, _WINDOW)):
             yield from self.translate(window, options)
 
-    def score(self, pairs: Sequence[tuple[str, str]], length_penalty: float = 1.0) -> list[Hypothesis]:
-        """Each given target with its score as a translation of its source: log P / length ** `length_penalty`, end mark included.
+    def score(
+        self, pairs: Sequence[tuple[str, str]], length_penalty: float = 1.0, alignment: bool = False
+    ) -> list[Hypothesis]:
+        """Each given target with its score as a translation of its source: log P / length ** `length_penalty`, end mark included; with
+        `alignment` also which source word each of its words comes from.
 
         The whole text is one sentence. Raises `InputError` for text that is not Unicode or is empty.
         """
-        encoded: list[tuple[list[int], list[int]]] = []
-        for pair in pairs:
+        options = DecodeOptions(beam_size=1, length_penalty=length_penalty, alignment=alignment)
+        parts, sentences = [], []
+        for index, pair in enumerate(pairs):
             for text in pair:
                 self.validate(text)
-            source, target = (
-                tokenizer.encode([normalize(text)])[0]
-                for tokenizer, text in zip((self.vocabularies.source, self.vocabularies.target), pair, strict=True)
-            )
-            if not source or not target:
-                raise InputError(f"pair {len(encoded) + 1}: there is no text on one of its sides")
-            encoded.append(([*source, EOS], [*target, EOS]))
-        options = DecodeOptions(beam_size=1, length_penalty=length_penalty)
-        sources, targets = [source for source, _ in encoded], [target for _, target in encoded]
-        futures = self.engine.submit_all(sources, options, Priority.DOCUMENT, prefixes=targets)
-        return [
-            Hypothesis(target, best.score, tuple(self._tokens(best)))
-            for (_, target), best in zip(pairs, (future.result()[0] for future in futures), strict=True)
+            source, target = map(normalize, pair)
+            given = self.vocabularies.target.encode([target])[0]
+            if not source or not given:
+                raise InputError(f"pair {index + 1}: there is no text on one of its sides")
+            parts.append(Part.of(index, source, self.vocabularies.source, copying=False))
+            sentences.append(Sentence(parts[-1].ids, options, [*given, EOS]))
+        futures = self.engine.submit_all(sentences, Priority.DOCUMENT)
+        scored = [
+            self._output.hypothesis([(part, future.result()[0])], alignment)
+            for part, future in zip(parts, futures, strict=True)
         ]
+        return [replace(one, text=target) for one, (_, target) in zip(scored, pairs, strict=True)]
 
     def _begins(
-        self, parts: list[_Part], texts: Sequence[str], prefixes: Sequence[str] | None, options: DecodeOptions
+        self, parts: list[Part], texts: Sequence[str], prefixes: Sequence[str] | None, options: DecodeOptions
     ) -> list[list[int]]:
         """The ids that each text's translation begins with."""
         if prefixes is None:
@@ -242,54 +226,17 @@ class Translator:
                 )
         return begins
 
-    def _parts(self, texts: Sequence[str]) -> list[_Part]:
+    def _parts(self, texts: Sequence[str]) -> list[Part]:
         tokenizer = self.vocabularies.source
         clean = [normalize(text) for text in texts]
         parts = []
         for index, (text, ids) in enumerate(zip(clean, tokenizer.encode(clean), strict=True)):
             if len(ids) <= self.max_source_tokens:
-                parts += [_Part(index, [*ids, EOS])] if ids else []
+                parts += [self._part(index, text)] if ids else []
                 continue
             segments = split_long(text, lambda part: len(tokenizer.encode([part])[0]), self.max_source_tokens)
-            parts += [self._part(index, segment) for segment in segments]
+            parts += [self._part(index, segment.text, segment.inside_word) for segment in segments]
         return parts
 
-    def _part(self, index: int, segment: Segment) -> _Part:
-        return _Part(index, [*self.vocabularies.source.encode([segment.text])[0], EOS], segment.inside_word)
-
-    def _join(self, text: str, parts: list[tuple[_Part, list[Candidate]]], options: DecodeOptions) -> Translation:
-        if not parts:
-            return Translation(text, (Hypothesis("", 0.0),), 0, 0)
-        count = min(options.n_best, max(len(candidates) for _, candidates in parts))
-        hypotheses = []
-        for rank in range(count):
-            chosen = [(part, candidates[min(rank, len(candidates) - 1)]) for part, candidates in parts]
-            score = sum(candidate.score for _, candidate in chosen) / len(chosen)
-            tokens = tuple(token for _, candidate in chosen for token in self._tokens(candidate))
-            hypotheses.append(Hypothesis(self._text(chosen), score, tokens))
-        best = [candidates[0] for _, candidates in parts]
-        return Translation(
-            source=text,
-            hypotheses=tuple(hypotheses),
-            source_tokens=sum(len(part.ids) - 1 for part, _ in parts),
-            target_tokens=sum(len(candidate.ids) for candidate in best),
-            segments=len(parts),
-            truncated=not all(candidate.ended for candidate in best),
-        )
-
-    def _tokens(self, candidate: Candidate) -> Iterator[TokenScore]:
-        pieces = self.vocabularies.target.pieces([*candidate.ids, EOS])
-        return itertools.starmap(TokenScore, zip(pieces, candidate.each, strict=False))
-
-    def _text(self, chosen: list[tuple[_Part, Candidate]]) -> str:
-        """The parts' translations joined as the target language does; the parts of a divided word without a space."""
-        source_spaced, target_spaced = (
-            language.partition("-")[0] not in _UNSPACED
-            for language in (self.info.source_language, self.info.target_language)
-        )
-        text = ""
-        for part, candidate in chosen:
-            piece = self.vocabularies.target.decode(candidate.ids).strip()
-            word_goes_on = part.inside_word and source_spaced  # elsewhere every cut is between words, as far as we know
-            text += " " + piece if text and piece and target_spaced and not word_goes_on else piece
-        return text
+    def _part(self, index: int, content: str, inside_word: bool = False) -> Part:
+        return Part.of(index, content, self.vocabularies.source, self._copies, inside_word)

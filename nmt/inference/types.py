@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from nmt.config import Section
+
+
+class AlignmentHead(Section):
+    """The head of attention that shows which source subword each target subword comes from; None: the mean of the layer's heads."""
+
+    layer: int = Field(-1, ge=-1, description="of the decoder's attentions, from 0 at the bottom; -1 is the last")
+    head: int | None = Field(None, ge=0)
+
 
 Precision = Literal["auto", "fp32", "int8", "bf16", "fp16"]
 
@@ -32,6 +42,10 @@ class DecodeOptions(Section):
     )
     top_k: int = Field(0, ge=0, description="draw from so many likeliest subwords; 0: from all")
     top_p: float = Field(1.0, gt=0.0, le=1.0, description="draw from the likeliest that have this probability together")
+    coverage_penalty: float = Field(
+        0.0, ge=0.0, le=10.0, description="weight of what the source words lack of being attended to once"
+    )
+    alignment: bool = Field(False, description="say which source word each word of a translation comes from")
     seed: int = Field(0, ge=0, le=2**63 - 1, description="what is drawn follows from it and from the text")
 
 
@@ -44,11 +58,17 @@ class TokenScore(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Hypothesis:
-    """One candidate translation; `score` is its length-normalised log probability, `tokens` are its subwords where they were kept."""
+    """One candidate translation; `score` is its length-normalised log probability, `tokens` are its subwords where they were kept.
+
+    Where `alignment` was asked for: pairs (source word, target word), numbered from 0 and by source word, words being what white space
+    divides; and `attention` (T, S), for each part of the text, of its subwords and end mark over those of the source.
+    """
 
     text: str
     score: float
     tokens: tuple[TokenScore, ...] = ()
+    alignment: tuple[tuple[int, int], ...] = ()
+    attention: tuple[NDArray[np.float32], ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +85,7 @@ class Translation:
     target_tokens: int
     segments: int = 1
     truncated: bool = False
+    source_subwords: tuple[str, ...] = ()  # and an end mark after each part, where `alignment` was asked for
 
     @property
     def text(self) -> str:

@@ -28,17 +28,19 @@ class Attention(nn.Module):
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
         """The context (B, T, H) of `query` (B, T, H) over projected `key` and `value`; `mask` (B, S) is True at real tokens."""
-        return (self._heads_weights(query, key, mask) @ value).transpose(1, 2).flatten(2)
+        return (self.heads_weights(query, key, value, mask) @ value).transpose(1, 2).flatten(2)
 
-    def weights(self, query: Tensor, key: Tensor, mask: Tensor) -> Tensor:
-        """The attention weights (B, T, S) that `forward` uses, averaged over the heads."""
-        return self._heads_weights(query, key, mask).mean(dim=1)
+    def weights(self, query: Tensor, key: Tensor, mask: Tensor, head: int | None = None) -> Tensor:
+        """The attention weights (B, T, S) that `forward` uses, of one head or averaged over all."""
+        weights = self.heads_weights(query, key, None, mask)
+        return weights.mean(dim=1) if head is None else weights[:, head]
 
     def scores(self, query: Tensor, key: Tensor) -> Tensor:
         """How well each key fits each query: (B, A, T, S) of `query` (B, A, T, H / A) and `key` (B, A, S, H / A)."""
         raise NotImplementedError
 
-    def _heads_weights(self, query: Tensor, key: Tensor, mask: Tensor) -> Tensor:
+    def heads_weights(self, query: Tensor, key: Tensor, value: Tensor | None, mask: Tensor) -> Tensor:
+        """The attention weights (B, A, T, S) of every head; arguments as `forward`'s."""
         scores = self.scores(self._split(self.query(query)), key)  # (B, A, T, S)
         return torch.softmax(scores.masked_fill(~mask[:, None, None, :], float("-inf")), dim=-1)
 

@@ -92,8 +92,8 @@ class Decoder(nn.Module):
     steady = True  # whether the state has one size at every step, so that sentences can join others that are further on
 
     def attentions(self) -> Iterable[Attention]:
-        """The attentions whose keys and values `Memory` holds, in its order."""
-        raise NotImplementedError
+        """The attentions whose keys and values `Memory` holds, in its order; none where they are no `Attention`."""
+        return ()
 
     def remember(self, encoded: Tensor, mask: Tensor) -> Memory:
         """Everything the decoder needs of `encoded` (B, S, H), projected once."""

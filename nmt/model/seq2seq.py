@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nmt.errors import ConfigError
+from nmt.model.attention import Attention
 from nmt.model.config import ModelConfig, Wiring
 from nmt.model.decoder import Decoder, DecoderState, GNMTDecoder, Memory
 from nmt.model.deep import DeepDecoder, DeepEncoder
@@ -77,6 +78,10 @@ class Seq2Seq(nn.Module):
     def vocabulary(self) -> int:
         """Target tokens."""
         return len(self.output_bias)
+
+    def attentions(self) -> Sequence[Sequence[Attention]]:
+        """The decoder's, lowest first, as the only member's of an ensemble."""
+        return [list(self.decoder.attentions())]
 
     def encode(self, source: Tensor, lengths: Tensor) -> Memory:
         """Encode `source` ids (B, S), right-padded, of `lengths` (B,), end marks included."""

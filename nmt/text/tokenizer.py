@@ -14,6 +14,7 @@ from nmt.config import Section
 from nmt.errors import BundleError, DataError
 
 PAD, UNK, BOS, EOS = 0, 1, 2, 3
+SPACE = "▁"  # what SentencePiece writes for it
 
 
 class TokenizerConfig(Section):
@@ -90,6 +91,11 @@ class Tokenizer:
         """Ids of each text, without begin and end marks."""
         ids: list[list[int]] = self._processor.Encode(list(texts), out_type=int)
         return ids
+
+    def surfaces(self, text: str) -> list[str]:
+        """What each id of `encode` stands for in the text, spaces written as `SPACE`: the subword, or the characters that have none."""
+        found: list[str] = self._processor.Encode(text, out_type=str)
+        return found
 
     def resample(self, sentences: Sequence[list[int]], rate: float, seed: int) -> list[list[int]]:
         """Cut the same text into subwords anew, at random: BPE-dropout with `rate` of the merges left out (Provilkov et al. 2020), or

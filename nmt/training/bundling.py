@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import shutil
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +17,21 @@ from torch import Tensor
 import nmt
 import nmt.config
 from nmt.corpus.store import PreparedCorpus
-from nmt.errors import BundleError, CheckpointError
+from nmt.errors import BundleError, CheckpointError, DataError
+from nmt.evaluation.alignment import Copied, best_head
 from nmt.inference.bundle import (
     CARD,
     CONFIG,
     FORMAT,
     METRICS,
     WEIGHTS,
+    Bundle,
     BundleConfig,
     architecture,
     sha256,
     tokenizer_files,
 )
-from nmt.inference.torch_backend import without_ties
+from nmt.inference.torch_backend import load_model, with_ties, without_ties
 from nmt.inference.types import DecodeOptions
 from nmt.inference.weights import Storage, write_weights
 from nmt.model.seq2seq import Seq2Seq
@@ -117,6 +119,10 @@ def _fill(
     for name, tokenizer in zip(names, (corpus.source_tokenizer, corpus.target_tokenizer), strict=True):
         (folder / name).write_bytes(tokenizer.model)
     source, target = corpus.languages
+    model.load_state_dict(with_ties(model, tensors), assign=True)
+    head, copied = best_head(
+        model, (corpus.source_tokenizer, corpus.target_tokenizer), list(corpus.pairs("validation"))
+    )
     bundle = BundleConfig(
         format=FORMAT,
         name=options.name or corpus.manifest["recipe"]["name"],
@@ -128,10 +134,11 @@ def _fill(
         max_source_tokens=corpus.manifest["lengths"]["source"]["0.999"],  # beyond what training has shown, split
         model=config.model,
         decode=DecodeOptions(),
+        alignment=head,
         sha256={name: sha256(folder / name) for name in (*dict.fromkeys(names), WEIGHTS)},
     )
     (folder / CONFIG).write_text(nmt.config.dump(bundle), encoding="utf-8")
-    metrics = _metrics(run, config, corpus, steps, options)
+    metrics = _metrics(run, config, corpus, steps, options) | {"alignment": asdict(copied) if head else None}
     (folder / METRICS).write_text(json.dumps(metrics, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     (folder / CARD).write_text(model_card(bundle, metrics), encoding="utf-8")
 
@@ -167,6 +174,24 @@ def _metrics(
             "python": platform.python_version(),
         },
     }
+
+
+def choose_alignment(path: Path, corpus: PreparedCorpus) -> Copied:
+    """Choose the head of attention that a bundle shows by the corpus's validation split, and write it into the bundle.
+
+    Raises `DataError` where the split has too few words that are copied to tell.
+    """
+    bundle = Bundle.open(path)
+    pairs = list(corpus.pairs("validation"))
+    head, copied = best_head(load_model(bundle, 1), (bundle.source_tokenizer, bundle.target_tokenizer), pairs)
+    if head is None:
+        raise DataError(f"{corpus.path}: its validation split has {copied.words} copied words, too few to choose by")
+    config = bundle.config.model_copy(update={"format": FORMAT, "alignment": head})
+    metrics = bundle.metrics | {"alignment": asdict(copied)}
+    (path / CONFIG).write_text(nmt.config.dump(config), encoding="utf-8")
+    (path / METRICS).write_text(json.dumps(metrics, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    (path / CARD).write_text(model_card(config, metrics), encoding="utf-8")
+    return copied
 
 
 def record_scores(path: Path, scores: list[dict[str, Any]]) -> None:
@@ -206,6 +231,12 @@ def model_card(bundle: BundleConfig, metrics: dict[str, Any]) -> str:
     else:
         lines += [
             "None yet: `nmt evaluate BUNDLE --corpus PREPARED --split test --record` measures and writes them here."
+        ]
+    if bundle.alignment is not None and (copied := metrics.get("alignment")):
+        lines += [
+            "",
+            f"Word alignment: attention {bundle.alignment.layer}, head {bundle.alignment.head}, which links {copied['right']} of "
+            f"{copied['words']} copied words of the validation split rightly.",
         ]
     lines += [
         "",

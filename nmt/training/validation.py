@@ -14,8 +14,9 @@ from torch import Tensor
 from nmt.corpus.store import PreparedCorpus
 from nmt.evaluation.scores import Score, score
 from nmt.inference.bundle import ModelInfo, architecture
+from nmt.inference.output import Vocabularies
 from nmt.inference.torch_backend import TorchBackend
-from nmt.inference.translator import Translator, Vocabularies
+from nmt.inference.translator import Translator
 from nmt.inference.types import DecodeOptions
 from nmt.model.capture import capture
 from nmt.model.seq2seq import Seq2Seq
@@ -106,7 +107,6 @@ class Validator:
         (source,), (target,) = (
             tokenizer.encode([normalize(text)]) for tokenizer, text in zip(tokenizers, sample[::2], strict=True)
         )
-        try:
-            return capture(model, source, target).attention[-1].float().cpu()
-        except NotImplementedError:
+        if not list(model.decoder.attentions()):
             return None
+        return capture(model, source, target).attention[-1].float().cpu()

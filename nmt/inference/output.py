@@ -1,0 +1,136 @@
+"""From the candidates of a text's parts to its translation: text, scores, and which word comes from which."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from nmt.inference.alignment import Copy, Word, aligned, copies, with_copies, word_numbers
+from nmt.inference.search import Candidate
+from nmt.inference.types import DecodeOptions, Hypothesis, TokenScore, Translation
+from nmt.text.tokenizer import EOS, UNK, Tokenizer
+
+_UNSPACED = {"zh", "ja", "th", "lo", "km", "my", "bo"}  # languages whose sentences are joined without a space
+
+
+@dataclass(frozen=True)
+class Vocabularies:
+    """The tokenizers of both sides, the same one twice where the vocabulary is joint."""
+
+    source: Tokenizer
+    target: Tokenizer
+
+
+@dataclass(frozen=True)
+class Part:
+    """A segment of a text on its way through the model."""
+
+    text: int  # the number of the text
+    ids: list[int]  # with the end mark; without what is kept from the model
+    content: str  # the segment, normalised
+    subwords: list[str]
+    words: list[int]  # the word of `content` that each subword is of
+    copied: dict[int, Copy] = field(default_factory=dict)
+    inside_word: bool = False  # whether it goes on where the segment before it was cut within a word
+
+    @classmethod
+    def of(cls, text: int, content: str, vocabulary: Tokenizer, copying: bool, inside_word: bool = False) -> Part:
+        """The segment `content`; with `copying` the characters that have no subword are copied, else the model sees that there are some."""
+        ids, surfaces = vocabulary.encode([content])[0], vocabulary.surfaces(content)
+        kept, copied = copies(ids, surfaces) if copying and UNK in ids else (list(range(len(ids))), {})
+        numbers = word_numbers(surfaces)
+        return cls(
+            text,
+            [*(ids[place] for place in kept), EOS],
+            content,
+            [surfaces[place] for place in kept],
+            [numbers[place] for place in kept],
+            copied,
+            inside_word,
+        )
+
+    @property
+    def silent(self) -> bool:
+        """Whether there is nothing for the model to translate."""
+        return len(self.ids) == 1
+
+
+# The only candidate for a part that is silent.
+NOTHING = Candidate([], 0.0, 0.0, ended=True, each=[], attention=np.zeros((0, 1), np.float32))
+
+Chosen = Sequence[tuple[Part, Candidate]]  # a candidate for each part of a text
+
+
+class Output:
+    """Writes translations into one language out of another."""
+
+    def __init__(self, vocabularies: Vocabularies, source_language: str, target_language: str) -> None:
+        self._vocabularies = vocabularies
+        self._source_spaced, self._target_spaced = (
+            language.partition("-")[0] not in _UNSPACED for language in (source_language, target_language)
+        )
+
+    def translation(
+        self, text: str, found: Sequence[tuple[Part, Sequence[Candidate]]], options: DecodeOptions
+    ) -> Translation:
+        """The translation of `text` out of the candidates of its parts, best first; "" where there are no parts."""
+        if not found:
+            return Translation(text, (Hypothesis("", 0.0),), 0, 0)
+        count = min(options.n_best, max(len(candidates) for _, candidates in found))
+        hypotheses = []
+        for rank in range(count):
+            chosen = [(part, candidates[min(rank, len(candidates) - 1)]) for part, candidates in found]
+            hypotheses.append(self.hypothesis(chosen, options.alignment))
+        best = [candidates[0] for _, candidates in found]
+        return Translation(
+            source=text,
+            hypotheses=tuple(hypotheses),
+            source_tokens=sum(len(part.ids) - 1 for part, _ in found),
+            target_tokens=sum(len(candidate.ids) for candidate in best),
+            segments=len(found),
+            truncated=not all(candidate.ended for candidate in best),
+            source_subwords=tuple(piece for part, _ in found for piece in (*part.subwords, "</s>"))
+            if options.alignment
+            else (),
+        )
+
+    def hypothesis(self, chosen: Chosen, alignment: bool) -> Hypothesis:
+        """One candidate translation, with the links of its words where `alignment` is wanted and the model shows them."""
+        text, links, before, words = "", [], 0, 0  # source words of the parts before, target words so far
+        for part, candidate in chosen:
+            said, piece = self._said(part, candidate)
+            goes_on = part.inside_word and self._source_spaced  # elsewhere every cut is between words, as we know
+            space = " " if text and piece and self._target_spaced and not goes_on else ""
+            before -= goes_on
+            words -= bool(text and piece and not space)
+            links += [
+                (before + word.source, words + place) for place, word in enumerate(said) if word.source is not None
+            ]
+            text += space + piece
+            before += len(part.content.split(" "))
+            words += len(piece.split())
+        return Hypothesis(
+            text,
+            sum(candidate.score for _, candidate in chosen) / len(chosen),
+            tuple(token for _, candidate in chosen for token in self._tokens(candidate)),
+            tuple(sorted(links)) if alignment else (),
+            tuple(c.attention for _, c in chosen if c.attention is not None) if alignment else (),
+        )
+
+    def _said(self, part: Part, candidate: Candidate) -> tuple[list[Word], str]:
+        """A candidate's words, where it is known what they come from, and its text."""
+        text = self._vocabularies.target.decode(candidate.ids).strip()
+        if candidate.attention is None:
+            return [], text
+        words = aligned(candidate.attention, part.words, self._vocabularies.target.pieces(candidate.ids))
+        if part.copied:
+            words = with_copies(words, part.copied, max(part.words, default=-1))
+            text = (" " if self._target_spaced else "").join(word.text for word in words)
+        return words, text
+
+    def _tokens(self, candidate: Candidate) -> Iterator[TokenScore]:
+        pieces = self._vocabularies.target.pieces([*candidate.ids, EOS])
+        return itertools.starmap(TokenScore, zip(pieces, candidate.each, strict=False))
