@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+import nmt.config
 from nmt.errors import BundleError, ConfigError
 from nmt.inference.backend import Backend
 from nmt.inference.bundle import Bundle
@@ -28,6 +29,7 @@ from nmt.inference.types import DecodeOptions
 from nmt.inference.weights import int8_rows
 from nmt.model.seq2seq import Seq2Seq
 from nmt.text.tokenizer import BOS, EOS
+from nmt.training.config import RunConfig
 
 V = 70  # more than one block of the vocabulary
 DEEP = ("wiring=deep", "encoder.layer_norm=true", "decoder.layer_norm=true")
@@ -106,6 +108,19 @@ def test_both_backends_compute_the_model(name: str) -> None:
     assert expected.std() > 0.3  # not a model that says the same of everything
     for each in found:
         np.testing.assert_allclose(each, expected, rtol=1e-5, atol=2e-5)
+
+
+CONFIGS = sorted(path.stem for path in (ROOT / "configs").glob("*.yaml") if path.stem != "serve")
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_both_backends_compute_every_shipped_configuration(name: str) -> None:
+    model = tiny.model(nmt.config.load(RunConfig, ROOT / f"configs/{name}.yaml").model, vocabulary=V, sharpness=1.5)
+    found = [followed(backend, SOURCES, TARGETS) for backend in (TorchBackend(model), tiny.onnx_backend(model))]
+    expected = exact(model)
+    assert expected.std() > 0.3
+    for each in found:
+        np.testing.assert_allclose(each, expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", SHAPES)
@@ -233,6 +248,14 @@ def test_precisions_of_a_bundle(bundled: Path) -> None:
         Translator.load(bundled, precision="int4")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="int8 is for one model on a CPU"):
         Translator.load(bundled, ensemble=[bundled], precision="int8")
+
+
+def test_a_bundle_of_the_first_format_still_loads() -> None:
+    # Made by the version before format 2, with `nmt bundle --weights int8`; what that version said of these texts:
+    translator = Translator.load(ROOT / "tests/bundles/format-1", threads=1)
+    found = translator.translate(["the cat sees the dog.", "the old tree has the small bird."])
+    assert [result.text for result in found] == ["das Katbt das Fuud.", "das Kluuuud."]
+    assert [result.score for result in found] == pytest.approx([-1.466326, -1.735450], abs=1e-4)
 
 
 def test_a_bundle_that_lacks_a_weight_is_an_error(bundled: Path, monkeypatch: pytest.MonkeyPatch) -> None:

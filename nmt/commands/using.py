@@ -61,6 +61,16 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
     _add_evaluate(commands, searched)
 
+    _add_given(commands, opened)
+
+    command = commands.add_parser("info", help="what a model bundle is")
+    command.add_argument("bundle", type=Path)
+    command.add_argument("--json", action="store_true", help="print JSON")
+    command.set_defaults(run=_info)
+
+
+def _add_given(commands: argparse._SubParsersAction[argparse.ArgumentParser], opened: argparse.ArgumentParser) -> None:
+    """The commands that look at given translations."""
     command = commands.add_parser("score", parents=[opened], help="what given translations are worth to a bundle")
     command.add_argument("bundle", type=Path)
     command.add_argument("--source", type=Path, required=True, metavar="FILE", help="sentences, one a line")
@@ -82,11 +92,6 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "--choose", action="store_true", help="choose the head of attention anew, by the validation split of the corpus"
     )
     command.set_defaults(run=_align)
-
-    command = commands.add_parser("info", help="what a model bundle is")
-    command.add_argument("bundle", type=Path)
-    command.add_argument("--json", action="store_true", help="print JSON")
-    command.set_defaults(run=_info)
 
 
 def _add_evaluate(
