@@ -279,6 +279,24 @@ def test_a_deadline_ends_a_sentence_that_runs_and_one_that_waits(gated: Any) -> 
     assert engine.submit([4, EOS], LONG).result(timeout=20)[0].ids == [5] * 4
 
 
+def test_a_deadline_of_a_sentence_that_waits_is_noticed_at_the_next_step(gated: Any) -> None:
+    _backend, gate, engine = gated
+    running = engine.submit_all(many([[300, EOS]] * 8))  # all places, for long
+    wait_until(lambda: engine.statistics().running == 8)
+    late = engine.submit([4, EOS], LONG, deadline=time.monotonic() + 0.05)
+    patient = engine.submit([5, EOS], LONG, deadline=time.monotonic() + 60)
+    time.sleep(0.1)
+    assert not late.done()
+    gate.open(2)
+    with pytest.raises(DeadlinePassed):
+        late.result(timeout=20)
+    assert engine.statistics().waiting == 1  # it is not counted among those that wait
+    assert engine.statistics().dropped == 1
+    gate.open()
+    assert patient.result(timeout=20)[0].ids == [5] * 5
+    assert all(future.result(timeout=20) for future in running)
+
+
 @pytest.mark.parametrize("place", ["encode", "step"])
 def test_a_sentence_that_fails_does_not_fail_its_neighbours(place: str) -> None:
     def strike(rows: CountingRows) -> None:

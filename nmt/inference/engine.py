@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import math
 import threading
 import time
 import weakref
@@ -118,6 +119,7 @@ class Engine:
         self._backend, self._workers = backend, workers
         self._changed = threading.Condition()
         self._waiting: dict[tuple[Priority, tuple[int, int]], deque[_Job]] = {}
+        self._next_deadline = math.inf  # no sentence that waits has an earlier one
         self._alive: list[_Worker] = []
         self._closed = False
         self._counts = {"steps": 0, "sentences": 0, "tokens": 0, "failed": 0, "dropped": 0}
@@ -135,7 +137,8 @@ class Engine:
         """The candidates for a sentence (ids with the end mark), best first, when they are found.
 
         Every candidate begins with the target ids `prefix`. Cancelling the future frees the sentence's place. It fails with
-        `DeadlinePassed` after `deadline` (of `time.monotonic`), and with what goes wrong with this sentence alone.
+        `DeadlinePassed` at the step after `deadline` (of `time.monotonic`), begun or not, and with what goes wrong with this sentence
+        alone.
         """
         return self.submit_all([Sentence(ids, options, prefix)], priority, deadline)[0]
 
@@ -151,6 +154,8 @@ class Engine:
         with self._changed:
             if self._closed:
                 raise RuntimeError("the engine is closed")
+            if deadline is not None:
+                self._next_deadline = min(self._next_deadline, deadline)
             for job in jobs:
                 self._waiting.setdefault((job.priority, job.shape), deque()).append(job)
             unfinished = sum(map(len, self._waiting.values())) + sum(len(worker.jobs) for worker in self._alive)
@@ -200,6 +205,7 @@ class Engine:
         the worker may end."""
         with self._changed:
             while not self._closed:
+                self._drop_late()
                 if jobs := self._admitted(worker):
                     return jobs
                 if worker.batches:
@@ -223,6 +229,21 @@ class Engine:
                 self._counts[name] += value
             if finished:
                 self._recent.append((time.monotonic(), tokens))
+
+    def _drop_late(self) -> None:
+        """Tell the callers of sentences whose deadline has passed, and take out of the queues what nobody waits for."""
+        if time.monotonic() <= self._next_deadline:
+            return
+        self._next_deadline = math.inf
+        for key, queue in list(self._waiting.items()):
+            left = deque(job for job in queue if job.wanted())
+            deadlines = [job.deadline for job in left if job.deadline is not None]
+            self._next_deadline = min([self._next_deadline, *deadlines])
+            self._counts["dropped"] += len(queue) - len(left)
+            if left:
+                self._waiting[key] = left
+            else:
+                del self._waiting[key]
 
     def _admitted(self, worker: _Worker) -> list[_Job]:
         """Take sentences of the most urgent shape out of their queue: this worker's share, as far as there is room; but not by ones and
