@@ -56,6 +56,9 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         help="add which source word each word comes from: TEXT ||| 0-0 1-2",
     )
     command.add_argument("--prefix", default="", metavar="TEXT", help="what every translation is to begin with")
+    command.add_argument(
+        "--glossary", type=Path, metavar="FILE", help="lines TERM, tab, TRANSLATION: what terms must be called"
+    )
     command.add_argument("--window", type=int, default=2000, metavar="N", help="lines read before any is written")
     command.set_defaults(run=_translate)
 
@@ -122,17 +125,19 @@ def _add_evaluate(
 def _translate(options: argparse.Namespace) -> int:
     from nmt.inference.batch import translate_lines
     from nmt.progress import progress
+    from nmt.text.glossary import Glossary
 
     if options.text and options.files:
         raise InputError("give files or --text, not both")
     translator = _open_translator(options)
     decode = _decode_options(options, translator.defaults)
+    demands = Glossary.read(options.glossary).phrases if options.glossary else None
     interactive = not options.files and not options.text and sys.stdin.isatty()
     lines = iter(options.text) if options.text else _input_lines(options.files)
     sys.stdout.reconfigure(encoding="utf-8")  # type: ignore[union-attr]
     with progress("translate", "lines") as bar:
         window = 1 if interactive else options.window
-        for output in translate_lines(translator, lines, decode, options.json, window, options.prefix):
+        for output in translate_lines(translator, lines, decode, options.json, window, options.prefix, demands):
             sys.stdout.write("".join(f"{line}\n" for line in output))
             sys.stdout.flush()
             bar.update(len(output))

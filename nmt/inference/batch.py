@@ -6,7 +6,7 @@ import itertools
 import json
 from collections.abc import Iterable, Iterator
 
-from nmt.inference.translator import Translator
+from nmt.inference.translator import Demands, Translator
 from nmt.inference.types import DecodeOptions, Translation
 
 
@@ -17,18 +17,20 @@ def translate_lines(
     as_json: bool = False,
     window: int = 2000,
     prefix: str = "",
+    demands: Demands | None = None,
 ) -> Iterator[list[str]]:
     """For each window of input lines, the output lines: the translation of each, in order.
 
     With `options.n_best` above 1 a line gives several, `NUMBER ||| TRANSLATION ||| SCORE`, best first, numbered by input line from
-    0. With `options.alignment` ` ||| ` and pairs SOURCE-TARGET of word numbers from 0 follow. All begin with `prefix`. With `as_json` each
-    line gives one JSON object with scores. A window is translated as a whole.
+    0. With `options.alignment` ` ||| ` and pairs SOURCE-TARGET of word numbers from 0 follow. All begin with `prefix` and hold the phrases
+    of `demands`. With `as_json` each line gives one JSON object with scores. A window is translated as a whole.
     """
     numbers = itertools.count()
     iterator = iter(lines)
     while chunk := list(itertools.islice(iterator, window)):
         output: list[str] = []
-        for result in translator.translate(chunk, options, prefixes=[prefix] * len(chunk) if prefix else None):
+        prefixes = [prefix] * len(chunk) if prefix else None
+        for result in translator.translate(chunk, options, prefixes=prefixes, demands=demands):
             number = next(numbers)
             if as_json:
                 output.append(json.dumps(to_json(result), ensure_ascii=False))

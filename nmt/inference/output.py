@@ -13,7 +13,7 @@ from nmt.inference.search import Candidate
 from nmt.inference.types import DecodeOptions, Hypothesis, TokenScore, Translation
 from nmt.text.tokenizer import EOS, UNK, Tokenizer
 
-_UNSPACED = {"zh", "ja", "th", "lo", "km", "my", "bo"}  # languages whose sentences are joined without a space
+UNSPACED = {"zh", "ja", "th", "lo", "km", "my", "bo"}  # languages whose sentences are joined without a space
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Output:
     def __init__(self, vocabularies: Vocabularies, source_language: str, target_language: str) -> None:
         self._vocabularies = vocabularies
         self._source_spaced, self._target_spaced = (
-            language.partition("-")[0] not in _UNSPACED for language in (source_language, target_language)
+            language.partition("-")[0] not in UNSPACED for language in (source_language, target_language)
         )
 
     def translation(

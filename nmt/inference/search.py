@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from nmt.errors import NMTError
 from nmt.inference.backend import Backend
+from nmt.inference.phrases import NONE, Phrases
 from nmt.inference.rules import allowed, drawn
 from nmt.inference.types import DecodeOptions
 from nmt.text.tokenizer import BOS, EOS
@@ -59,6 +60,7 @@ class Sentence:
     ids: Sequence[int]
     options: DecodeOptions
     prefix: Sequence[int] = ()  # target ids that every candidate begins with
+    phrases: Phrases = NONE  # that every candidate holds
     aligned: bool = False  # whether candidates shall say where they looked
     finished: list[Candidate] = field(default_factory=list, init=False)
     error: SearchError | None = field(default=None, init=False)
@@ -73,7 +75,7 @@ class Sentence:
     def ruled(self, length: int) -> bool:
         """Whether the likeliest words alone do not say what may come after so many."""
         options = self.options
-        if options.no_repeat_ngram or options.temperature or length < len(self.prefix):
+        if self.phrases.ids or options.no_repeat_ngram or options.temperature or length < len(self.prefix):
             return True
         return length < options.min_length and length < self.least
 
@@ -93,8 +95,9 @@ class Sentence:
     @property
     def limit(self) -> int:
         """Target tokens at most, the end mark included."""
-        options = self.options
-        return max(1, int(len(self.ids) * options.max_length_ratio) + options.max_length_extra, len(self.prefix))
+        usual = int(len(self.ids) * self.options.max_length_ratio) + self.options.max_length_extra
+        demanded = len(self.prefix) + (self.phrases.total + 1 if self.phrases.ids else 0)
+        return max(1, usual, demanded)
 
 
 class RunningBatch:
@@ -184,18 +187,31 @@ class RunningBatch:
         """Of a sentence with rules: the M best continuations that they allow, or the one that is drawn, of each of its K hypotheses, by
         the log probabilities (K, V); ids and totals, each (K M,)."""
         sentence, length = self.sentences[row], int(self._lengths[row])
-        options = sentence.options
+        options, phrases = sentence.options, sentence.phrases
+        live, said = np.isfinite(self._scores[row]), self._tokens[row, :, :length].tolist()
+        worth, best = np.full(log_p.shape, -np.inf), [np.zeros(0, np.int64)] * self._beam
+        for k in np.flatnonzero(live).tolist():
+            may = allowed(log_p[k], said[k], sentence.prefix, sentence.least, options.no_repeat_ngram)
+            demanded: list[int] = []
+            if phrases.ids and length >= len(sentence.prefix):
+                progress = phrases.progress(said[k])
+                may = phrases.allowed(may, log_p[k], progress, sentence.limit - 1 - length)
+                demanded = sorted(progress.next)
+            worth[k] = self._scores[row, k] + may
+            if options.temperature:
+                if np.isfinite(may).any():
+                    best[k] = np.array([drawn(may, options, sentence.ids, (k, length))])
+                continue
+            likeliest = np.argpartition(-may, m - 1)[:m]
+            candidates = np.union1d(likeliest, demanded).astype(np.int64)
+            candidates = candidates[np.isfinite(may[candidates])]
+            best[k] = candidates[np.lexsort((candidates, -may[candidates]))][: m if not demanded else None]
+        if phrases.ids:
+            best = phrases.chosen(worth, said, best)
         ids, totals = np.full((self._beam, m), EOS), np.full((self._beam, m), -np.inf)
-        for k in np.flatnonzero(np.isfinite(self._scores[row])).tolist():
-            said = self._tokens[row, k, :length].tolist()
-            may = allowed(log_p[k], said, sentence.prefix, sentence.least, options.no_repeat_ngram)
-            if not options.temperature:
-                best = np.argpartition(-may, m - 1)[:m]
-                ids[k] = best[np.lexsort((best, -may[best]))]
-                totals[k] = self._scores[row, k] + may[ids[k]]
-            elif np.isfinite(may).any():
-                ids[k, 0] = drawn(may, options, sentence.ids, (k, length))
-                totals[k, 0] = self._scores[row, k] + may[ids[k, 0]]
+        for k, found in enumerate(best):
+            ids[k, : len(found)] = found
+            totals[k, : len(found)] = worth[k, found]
         return ids.reshape(-1), totals.reshape(-1)
 
     def _not_numbers(self, best: NDArray[np.float32]) -> list[Sentence]:

@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import collections
+import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from nmt.errors import InputError
 from nmt.inference.backend import Backend
 from nmt.inference.bundle import Bundle, ModelInfo, check_alike, describe
 from nmt.inference.engine import Engine, Priority
 from nmt.inference.loading import load_backend
-from nmt.inference.output import NOTHING, Output, Part, Vocabularies
+from nmt.inference.output import NOTHING, UNSPACED, Output, Part, Vocabularies
+from nmt.inference.phrases import NONE, Phrases
 from nmt.inference.search import Cancelled, Candidate, Sentence
 from nmt.inference.types import DecodeOptions, Hypothesis, Precision, Translation
 from nmt.text.normalize import normalize
 from nmt.text.segment import split_long
-from nmt.text.tokenizer import EOS
+from nmt.text.tokenizer import EOS, UNK
 
+Demands = Callable[[str], Sequence[str]]
+_CONSTRAINED = 10  # hypotheses of a search for phrases, at least: they share the beam
 _WINDOW = 2000  # texts that `translate_iter` sorts at a time
 _ASKED_S = 0.02  # how often a caller is asked whether it still wants its translations
 _ONE_TEXT = "a list of texts was expected, found one text: put it into a list"
@@ -117,12 +124,13 @@ class Translator:
         options: DecodeOptions | None = None,
         cancelled: Callable[[], bool] | None = None,
         prefixes: Sequence[str] | None = None,
+        demands: Demands | None = None,
     ) -> list[Translation]:
         """A `Translation` for each text, in order; text without content gives "".
 
         Raises what `begin` raises, what goes wrong with a text, and `search.Cancelled` soon after the callable says so.
         """
-        pending = self.begin(texts, options, Priority.DOCUMENT, prefixes)
+        pending = self.begin(texts, options, Priority.DOCUMENT, prefixes, demands)
         try:
             while not (cancelled and cancelled()):
                 if pending.wait(_ASKED_S if cancelled else None):
@@ -137,11 +145,15 @@ class Translator:
         options: DecodeOptions | None = None,
         priority: Priority = Priority.INTERACTIVE,
         prefixes: Sequence[str] | None = None,
+        demands: Demands | None = None,
     ) -> Pending:
         """Begin to translate texts, beside whatever the engine has in hand.
 
-        `prefixes` are what each translation is to begin with, "" for nothing. Raises `InputError` for text that is not Unicode, for
-        `n_best` above `beam_size`, and for a prefix that is longer than the translation may be, or of a text that is divided.
+        `prefixes` are what each translation is to begin with, "" for nothing; `demands` gives the phrases that must appear in the
+        translation of a piece of text (`Glossary.phrases`), which is searched for with a beam of ten at least.
+
+        Raises `InputError` for text that is not Unicode, for `n_best` above `beam_size`, for a prefix that is longer than the translation
+        may be, or of a text that is divided, and for a phrase that has no subwords.
         """
         options = options or self.defaults
         if options.temperature:  # each is drawn by itself, nothing competes
@@ -155,7 +167,14 @@ class Translator:
         parts = self._parts(texts)
         begins = self._begins(parts, texts, prefixes, options)
         spoken = sorted((part for part in parts if not part.silent), key=lambda part: -len(part.ids))
-        sentences = [Sentence(part.ids, options, begins[part.text], aligned=bool(part.copied)) for part in spoken]
+        if demands and options.temperature:
+            raise InputError("phrases are demanded of a search, not of what is drawn at random: set temperature to 0")
+        wide = options.model_copy(update={"beam_size": max(options.beam_size, _CONSTRAINED)})
+        sentences = []
+        for part in spoken:
+            phrases = self._phrases(demands(part.content)) if demands else NONE
+            its = wide if phrases.ids else options
+            sentences.append(Sentence(part.ids, its, begins[part.text], phrases, aligned=bool(part.copied)))
         futures = dict(zip(map(id, spoken), self.engine.submit_all(sentences, priority), strict=True))
         nothing: Future[list[Candidate]] = Future()
         nothing.set_result([NOTHING])
@@ -201,6 +220,22 @@ class Translator:
             for part, future in zip(parts, futures, strict=True)
         ]
         return [replace(one, text=target) for one, (_, target) in zip(scored, pairs, strict=True)]
+
+    def _phrases(self, texts: Sequence[str]) -> Phrases:
+        tokenizer = self.vocabularies.target
+        ids = [tuple(each) for each in tokenizer.encode([normalize(text) for text in texts])]
+        for text, each in zip(texts, ids, strict=True):
+            if not each or UNK in each:
+                raise InputError(f"the phrase {text!r} can't be said: it is empty, or has characters without a subword")
+        return Phrases(tuple(dict.fromkeys(ids)), self._continuing)
+
+    @functools.cached_property
+    def _continuing(self) -> NDArray[np.bool_] | None:
+        """The subwords (V,) that go on with a word; None where words are written without spaces."""
+        if self.info.target_language.partition("-")[0] in UNSPACED:
+            return None
+        pieces = self.vocabularies.target.pieces(range(len(self.vocabularies.target)))
+        return np.array([piece[:1].isalnum() for piece in pieces])
 
     def _begins(
         self, parts: list[Part], texts: Sequence[str], prefixes: Sequence[str] | None, options: DecodeOptions
