@@ -44,7 +44,7 @@ def sentences(count: int, seed: int = 0, longest: int = 9) -> list[list[int]]:
 class CountingBackend:
     """A stand-in whose translation of a sentence is as many 5s as its first id says; it keeps what it was asked for."""
 
-    vocabulary, joins, shows, rows = 400, True, False, 8
+    vocabulary, joins, shows, shortlist, rows = 400, True, False, False, 8
 
     def __init__(self, before_step: Callable[[CountingRows], None] = lambda rows: None) -> None:
         self.encoded: list[list[list[int]]] = []
@@ -58,7 +58,7 @@ class CountingBackend:
             raise ValueError("can't be encoded")
         return [ids[0] for ids in sentences]
 
-    def running(self, beam: int, width: int) -> CountingRows:
+    def running(self, beam: int, width: int, shortlist: bool = False) -> CountingRows:
         """No sentences yet."""
         return CountingRows(self, beam)
 

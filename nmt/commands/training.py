@@ -75,6 +75,13 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     command.add_argument("--note", metavar="TEXT", help="how it was trained, for the model card; default: this command")
     command.set_defaults(run=_bundle)
 
+    command = commands.add_parser(
+        "shortlist", help="learn a bundle's lexical shortlist from the corpus of its training"
+    )
+    command.add_argument("bundle", type=Path)
+    command.add_argument("--corpus", type=Path, required=True, metavar="FOLDER", help="the prepared corpus")
+    command.set_defaults(run=_shortlist)
+
 
 def _add_processes(command: argparse.ArgumentParser) -> None:
     """Who computes: several processes of this machine, or the workers of a Ray cluster."""
@@ -233,4 +240,16 @@ def _bundle(options: argparse.Namespace) -> int:
     make_bundle(options.run_folder, output, BundleOptions(options.average, options.weights, options.name, command))
     size = sum(path.stat().st_size for path in output.iterdir())
     print(f"{output}: {Bundle.open(output).info.architecture}; {size / 1e6:.1f} MB")
+    return 0
+
+
+def _shortlist(options: argparse.Namespace) -> int:
+    from nmt.corpus.store import PreparedCorpus
+    from nmt.training.bundling import add_shortlist
+
+    made = add_shortlist(options.bundle, PreparedCorpus.open(options.corpus))
+    print(
+        f"{options.bundle}: {len(made.head)} subwords on every list, {made.tail_length(16)} more for sentences of up to 16 subwords, "
+        f"of {len(made.frequent)}; use it with --set shortlist=true"
+    )
     return 0

@@ -46,10 +46,11 @@ class Backend(Protocol):
     vocabulary: int
     joins: bool  # whether sentences may join a running batch that is under way
     shows: bool  # whether it can say where its rows look
+    shortlist: bool  # whether it has a lexical shortlist
     rows: int  # of a running batch that make good use of the processor
 
     def encode(self, sentences: Sequence[Sequence[int]]) -> Encoded:
         """Encode sentences of ids, end marks included, at least one."""
 
-    def running(self, beam: int, width: int) -> Rows:
-        """An empty running batch of `beam` rows a sentence, for sources of up to `width` tokens."""
+    def running(self, beam: int, width: int, shortlist: bool = False) -> Rows:
+        """An empty running batch of `beam` rows a sentence, for sources of up to `width` tokens, within the shortlist or not."""

@@ -3,6 +3,7 @@
 config.yaml          format, name, languages, model shape, decode defaults, sha256 of the other files
 model.safetensors    weights, once: fp32, fp16 or int8 with scales
 tokenizer.model      SentencePiece, joint; or source.model and target.model
+shortlist.safetensors  the lexical shortlist, if there is one
 metrics.json         scores with signatures, data manifest, versions, command
 README.md            the model card
 """
@@ -19,6 +20,8 @@ from typing import Any, Literal
 import nmt.config
 from nmt.config import Section
 from nmt.errors import BundleError, ConfigError
+from nmt.inference import shortlist
+from nmt.inference.shortlist import Shortlist
 from nmt.inference.types import AlignmentHead, DecodeOptions
 from nmt.model.config import ModelConfig
 from nmt.text.tokenizer import Tokenizer
@@ -105,6 +108,13 @@ class Bundle:
         if not isinstance(metrics, dict):
             raise BundleError(f"{path / METRICS}: expected a JSON object, found {type(metrics).__name__}")
         return cls(path, config, source, target, metrics)
+
+    @property
+    def shortlist(self) -> Shortlist | None:
+        """The lexical shortlist, where the bundle has one."""
+        if shortlist.FILE not in self.config.sha256:
+            return None
+        return Shortlist.load(self.path / shortlist.FILE, len(self.source_tokenizer), len(self.target_tokenizer))
 
     @property
     def info(self) -> ModelInfo:

@@ -55,6 +55,9 @@ class DeadlinePassed(NMTError):
     """A sentence was not finished in time."""
 
 
+Shape = tuple[int, int, bool]  # beam and width of a running batch, and whether it is within the shortlist
+
+
 @dataclass(eq=False, slots=True)
 class _Job:
     """A sentence of a caller."""
@@ -66,9 +69,9 @@ class _Job:
     future: Future[list[Candidate]] = field(default_factory=Future)
 
     @property
-    def shape(self) -> tuple[int, int]:
-        """Beam and width of the running batch that it goes to."""
-        return self.sentence.options.beam_size, self.sentence.width
+    def shape(self) -> Shape:
+        """The running batch that it goes to."""
+        return self.sentence.options.beam_size, self.sentence.width, self.sentence.listed
 
     @property
     def urgency(self) -> float:
@@ -118,7 +121,7 @@ class Engine:
         """Each of the `workers` is a thread with running batches of its own, of `backend.rows` rows together."""
         self._backend, self._workers = backend, workers
         self._changed = threading.Condition()
-        self._waiting: dict[tuple[Priority, tuple[int, int]], deque[_Job]] = {}
+        self._waiting: dict[tuple[Priority, Shape], deque[_Job]] = {}
         self._next_deadline = math.inf  # no sentence that waits has an earlier one
         self._alive: list[_Worker] = []
         self._closed = False
@@ -250,7 +253,7 @@ class Engine:
         twos while many wait, for encoding is faster together."""
         while self._waiting:
             key = min(self._waiting, key=lambda key: self._waiting[key][0].urgency)
-            queue, (beam, width) = self._waiting[key], key[1]
+            queue, (beam, width, _) = self._waiting[key], key[1]
             if worker.batches and not self._backend.joins:
                 return []
             room = max(1, min(self._backend.rows // beam, _CELLS // width))
@@ -274,13 +277,13 @@ class _Worker(threading.Thread):
     def __init__(self, engine: Engine, backend: Backend) -> None:
         super().__init__(name="nmt-engine", daemon=True)
         self._engine, self._backend = engine, backend
-        self.batches: dict[tuple[int, int], RunningBatch] = {}
+        self.batches: dict[Shape, RunningBatch] = {}
         self.jobs: dict[int, _Job] = {}  # by the identity of their sentences
 
     @property
     def rows(self) -> int:
         """Rows of all running batches."""
-        return sum(len(batch.sentences) * beam for (beam, _), batch in list(self.batches.items()))
+        return sum(len(batch.sentences) * beam for (beam, _, _), batch in list(self.batches.items()))
 
     def run(self) -> None:
         """Join, step, deliver, until there is nothing to do."""
@@ -314,7 +317,7 @@ class _Worker(threading.Thread):
         except Exception:
             self._each_alone(shape, [job.sentence for job in jobs])
 
-    def _step(self, shape: tuple[int, int], batch: RunningBatch) -> None:
+    def _step(self, shape: Shape, batch: RunningBatch) -> None:
         try:
             done = batch.step()
         except Exception:
@@ -336,7 +339,7 @@ class _Worker(threading.Thread):
                 del self.jobs[id(sentence)]
             self._engine.count(dropped=len(sentences))
 
-    def _each_alone(self, shape: tuple[int, int], joining: Iterable[Sentence]) -> None:
+    def _each_alone(self, shape: Shape, joining: Iterable[Sentence]) -> None:
         """After a failure of a batch: each of its sentences from the beginning and by itself, so that only the one to blame fails."""
         together = {id(each): each for each in (*self.batches.pop(shape).sentences, *joining)}
         for sentence in together.values():

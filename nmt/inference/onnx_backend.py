@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from nmt.errors import BundleError
 from nmt.inference.backend import Encoded, Scores
 from nmt.inference.bundle import WEIGHTS, Bundle
-from nmt.inference.onnx_graph import ModelGraphs
+from nmt.inference.onnx_graph import NEVER, ModelGraphs
 from nmt.inference.onnx_writer import Graph, product_graph
 from nmt.inference.search import beam_search
+from nmt.inference.shortlist import Shortlist
 from nmt.inference.types import DecodeOptions, Precision
 from nmt.inference.weights import Stored, int8_rows, read_stored, tied_names
 from nmt.text.tokenizer import EOS, PAD
@@ -33,12 +34,14 @@ class OnnxBackend:
 
     joins = shows = True
 
-    def __init__(self, graphs: ModelGraphs, threads: int = 1) -> None:
-        """`threads` work on one operation."""
+    def __init__(self, graphs: ModelGraphs, threads: int = 1, shortlist: Shortlist | None = None) -> None:
+        """`threads` work on one operation; with a `shortlist` sentences may be searched for within it."""
         self.vocabulary, self.attentions, self.rows = graphs.vocabulary, len(graphs.attentions), 320
         # Of the arrays of the memory, keys and values of each attention in turn, the axis of source steps.
         self.step_axes = (2 if graphs.config.attention == "additive" else 3, 2) * self.attentions
         self._encoder, self.step = (_session(graph, threads) for graph in (graphs.encoder(), graphs.step()))
+        self.lists = None if shortlist is None else Lists(graphs, shortlist, threads)
+        self.shortlist = shortlist is not None
 
     @classmethod
     def load(cls, bundle: Bundle, threads: int = 1, precision: Precision = "auto") -> OnnxBackend:
@@ -55,7 +58,8 @@ class OnnxBackend:
                 for name, stored in weights.items()
             }
         try:
-            made = cls(ModelGraphs(config, weights, bundle.config.alignment), threads)
+            shortlist = bundle.shortlist
+            made = cls(ModelGraphs(config, weights, bundle.config.alignment), threads, shortlist)
             sizes = len(weights["source_embedding.weight"].values), made.vocabulary
             beam_search(made, [[EOS]], DecodeOptions(beam_size=1, max_length_ratio=0.1, max_length_extra=1))
         except KeyError as error:
@@ -78,17 +82,42 @@ class OnnxBackend:
             padded[: len(ids), column] = ids
         found = self._encoder.run(None, {"ids": padded, "lengths": lengths})
         memory = 2 * self.attentions
-        return OnnxEncoded(lengths, found[:memory], found[memory:])
+        return OnnxEncoded(sentences, lengths, found[:memory], found[memory:])
 
-    def running(self, beam: int, width: int) -> OnnxRows:
-        """An empty running batch of `beam` rows a sentence, whose sources have up to `width` tokens."""
-        return OnnxRows(self, beam, width)
+    def running(self, beam: int, width: int, shortlist: bool = False) -> OnnxRows:
+        """An empty running batch of `beam` rows a sentence, whose sources have up to `width` tokens, within the shortlist or not."""
+        return OnnxRows(self, beam, width, self.lists if shortlist else None)
+
+
+class Lists:
+    """The shortlist of a model, the weights of what is on it, and the step that knows nothing else."""
+
+    def __init__(self, graphs: ModelGraphs, shortlist: Shortlist, threads: int) -> None:
+        self.shortlist = shortlist
+        self._graphs, self._threads = graphs, threads
+        stored = graphs.weights["output"]
+        self._matrix = stored.values if stored.scales is None else (stored.values.view(np.uint8) ^ 128)  # 128 is zero
+        self._scales, self._bias = stored.scales, graphs.values("output_bias")
+        self.names = ["tail_matrix", "tail_bias", *(["tail_scales"] if stored.scales is not None else [])]
+
+    @functools.cached_property
+    def step(self) -> Any:
+        """Its session, made when it is wanted first."""
+        return _session(self._graphs.step(self.shortlist), self._threads)
+
+    def tails(self, sentences: Sequence[Sequence[int]], width: int) -> tuple[Ints, list[NDArray[Any]]]:
+        """The subwords (N, T) of the tails of sources, and their weights in the order of `names`."""
+        ids = np.stack([self.shortlist.tail(ids, width) for ids in sentences])
+        bias = np.where(ids == PAD, np.float32(NEVER), self._bias[ids])
+        found = [self._matrix[ids].transpose(0, 2, 1), bias[:, None]]
+        return ids, found if self._scales is None else [*found, self._scales[ids][:, None]]
 
 
 @dataclass(frozen=True)
 class OnnxEncoded:
     """Sentences that are encoded: keys and values of each attention in turn, and the parts of the state, a row each."""
 
+    sentences: Sequence[Sequence[int]]
     lengths: Ints
     memory: list[Floats]
     state: list[Floats]
@@ -98,11 +127,17 @@ class OnnxRows:
     """The running batch: arrays with room for more than the N sentences of now. A step reads the state of one array and writes the other's;
     what is bound stays bound for as long as the same rows go on."""
 
-    def __init__(self, backend: OnnxBackend, beam: int, width: int) -> None:
-        self._backend, self._beam, self._width = backend, beam, width
+    def __init__(self, backend: OnnxBackend, beam: int, width: int, lists: Lists | None) -> None:
+        self._backend, self._beam, self._width, self._lists = backend, beam, width, lists
+        self._session = backend.step if lists is None else lists.step
+        self._names = [f"{kind}_{i}" for i in range(backend.attentions) for kind in ("keys", "values")]
+        self._names += [] if lists is None else lists.names
+        extra = len(self._names) - len(backend.step_axes)
+        self._axes: list[int | None] = [*backend.step_axes, *[None] * extra]  # of source steps
+        self._tails: Ints = np.zeros((0, 0), np.int64)  # the subwords (N, T) of each sentence's tail
         self._count = 0  # sentences
         self._mask: Floats = np.zeros((0, 1, 1, width), np.float32)
-        self._memory: list[Floats] = []
+        self._memory: list[NDArray[Any]] = []  # by `_names`
         self._state: list[Floats] = []  # of the last step
         self._other: list[Floats] = []  # of the one before, to be overwritten
         self._filled = 0  # rows of the state
@@ -113,13 +148,20 @@ class OnnxRows:
         """Let the sentences join after those that are there."""
         assert isinstance(encoded, OnnxEncoded)
         begin, end = self._count, self._count + len(encoded.lengths)
+        memory = list(encoded.memory)
+        if self._lists is not None:
+            tails, weights = self._lists.tails(encoded.sentences, self._width)
+            memory += weights
+            self._tails = np.concatenate((self._tails[:begin], tails)) if begin else tails
         if end > len(self._mask):
-            self._grow(end, encoded)
-        steps = int(encoded.lengths.max())
+            self._grow(end, memory, encoded.state)
         self._mask[begin:end, 0, 0] = np.where(np.arange(self._width) < encoded.lengths[:, None], 0, _MASKED)
-        for kept, new, axis in zip(self._memory, encoded.memory, self._backend.step_axes, strict=True):
-            kept[begin:end] = 0
-            (kept[begin:end, :, :steps] if axis == 2 else kept[begin:end, :, :, :steps])[:] = new
+        for kept, new, axis in zip(self._memory, memory, self._axes, strict=True):
+            if axis is None:
+                kept[begin:end] = new
+            else:
+                kept[begin:end] = 0
+                (kept[begin:end, :, : new.shape[2]] if axis == 2 else kept[begin:end, :, :, : new.shape[3]])[:] = new
         old = len(self._rows)
         for before, after, new in zip(self._state, self._other, encoded.state, strict=True):
             after[:old] = before[self._rows]
@@ -136,28 +178,40 @@ class OnnxRows:
             self._bindings[key] = self._bound(len(tokens), top, whole)
         bound = self._bindings[key]
         bound.tokens[:], bound.rows[:] = tokens, self._rows
-        self._backend.step.run_with_iobinding(bound.binding)
+        self._session.run_with_iobinding(bound.binding)
         self._state, self._other = self._other, self._state
         if self._filled != len(tokens):
             self._filled = len(tokens)
             self._bindings.clear()
         self._rows = np.arange(len(tokens))
         log_p = bound.binding.get_outputs()[-1].numpy()[:, : self._backend.vocabulary].copy() if whole else None
-        return Scores(bound.best, bound.ids, log_p, bound.attention if attention else None)
+        ids = bound.ids if self._lists is None else self._listed(bound.ids)
+        return Scores(bound.best, ids, log_p, bound.attention if attention else None)
+
+    def _listed(self, places: Ints) -> Ints:
+        """The subwords at `places` (R, M) of the lists of their rows' sentences."""
+        assert self._lists is not None
+        head = self._lists.shortlist.head
+        sentence = np.arange(len(places)) // self._beam
+        return np.where(
+            places < len(head),
+            head[np.minimum(places, len(head) - 1)],
+            self._tails[sentence[:, None], np.maximum(places - len(head), 0)],
+        )
 
     def select(self, rows: Ints, sentences: Ints | None = None) -> None:
         """Keep these of the rows, in this order; where `sentences` is given, those alone stay, in that order."""
         self._rows = self._rows[rows]
         if sentences is not None:
             moved = np.flatnonzero(sentences != np.arange(len(sentences)))
-            for array in (self._mask, *self._memory):
+            for array in (self._mask, *self._memory, *([self._tails] if self._lists else [])):
                 array[moved] = array[sentences[moved]]
             self._count = len(sentences)
             self._bindings.clear()
 
     def _bound(self, rows: int, top: int, whole: bool) -> _Bound:
         """Everything of a step of so many rows bound to where it is and goes."""
-        backend, binding = self._backend, self._backend.step.io_binding()
+        binding = self._session.io_binding()
         bound = _Bound(
             binding,
             tokens=np.zeros(rows, np.int64),
@@ -166,14 +220,13 @@ class OnnxRows:
             ids=np.zeros((rows, top), np.int64),
             attention=np.zeros((rows, self._width), np.float32),
         )
-        names = [f"{kind}_{i}" for i in range(backend.attentions) for kind in ("keys", "values")]
-        inputs = {
+        inputs: dict[str, NDArray[Any]] = {
             "tokens": bound.tokens,
             "rows": bound.rows,
             "top": np.array([top], np.int64),
             "mask": self._mask[: self._count],
         }
-        inputs |= {name: array[: self._count] for name, array in zip(names, self._memory, strict=True)}
+        inputs |= {name: array[: self._count] for name, array in zip(self._names, self._memory, strict=True)}
         inputs |= {f"state_{i}": part[: self._filled] for i, part in enumerate(self._state)}
         outputs = {"best": bound.best, "ids": bound.ids, "attention": bound.attention} | {
             f"next_{i}": part[:rows] for i, part in enumerate(self._other)
@@ -187,13 +240,16 @@ class OnnxRows:
             binding.bind_output("log_p", "cpu")
         return bound
 
-    def _grow(self, needed: int, encoded: OnnxEncoded) -> None:
+    def _grow(self, needed: int, memory: Sequence[NDArray[Any]], state: Sequence[Floats]) -> None:
         room = max(needed, 2 * len(self._mask))
-        shapes = [list(new.shape) for new in encoded.memory]
-        for shape, axis in zip(shapes, self._backend.step_axes, strict=True):
-            shape[0], shape[axis] = room, self._width
-        arrays = [np.zeros(shape, np.float32) for shape in ([room, 1, 1, self._width], *shapes)]
-        states = [[np.zeros((room * self._beam, new.shape[1]), np.float32) for new in encoded.state] for _ in range(2)]
+        shapes = [list(new.shape) for new in memory]
+        for shape, axis in zip(shapes, self._axes, strict=True):
+            shape[0] = room
+            if axis is not None:
+                shape[axis] = self._width
+        arrays = [np.zeros([room, 1, 1, self._width], np.float32)]
+        arrays += [np.zeros(shape, new.dtype) for shape, new in zip(shapes, memory, strict=True)]
+        states = [[np.zeros((room * self._beam, new.shape[1]), np.float32) for new in state] for _ in range(2)]
         if self._count:
             for array, before in zip(arrays, (self._mask, *self._memory), strict=True):
                 array[: self._count] = before[: self._count]

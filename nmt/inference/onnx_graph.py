@@ -13,14 +13,16 @@ import numpy as np
 from onnx import helper
 
 from nmt.inference.onnx_parts import Parts
-from nmt.inference.onnx_writer import FLOAT, INT64, Graph, Writer
+from nmt.inference.onnx_writer import FLOAT, INT64, UINT8, Graph, Writer
+from nmt.inference.shortlist import Shortlist
 from nmt.inference.types import AlignmentHead
 from nmt.inference.weights import Stored
 from nmt.model.config import ModelConfig, StackConfig
+from nmt.text.tokenizer import PAD
 
 _BLOCK = 64  # columns of the vocabulary whose maximum is taken first when the best are looked for
 _TABLE = 64 << 20  # bytes of the table of the lowest layer's gates by word, at most
-_NEVER = -1e30  # a score of no probability, finite so that no difference of two is no number
+NEVER = -1e30  # a score of no probability, finite so that no difference of two is no number
 
 
 class ModelGraphs(Parts):
@@ -140,13 +142,17 @@ class ModelGraphs(Parts):
 
     # --- the decoder ------------------------------------------------------------------------------------------------
 
-    def step(self) -> Graph:
+    def step(self, shortlist: Shortlist | None = None) -> Graph:
         """One step of R rows, K of each of N sentences.
 
         From `tokens` (R,), `rows` (R,) of the state to go on from, `top` (1,) and `mask` (N, 1, 1, S), 0 at real tokens and far below at
         padding, beside keys, values and state as the encoder gives them: `log_p` (R, V), the `top` best of each row as `best` and `ids`
         (R, top), the weights of the head that is shown as `attention` (R, S), and the next state. V is rounded up; what is beyond the
         vocabulary has no probability.
+
+        With a `shortlist` V are its head and the T subwords of each sentence's tail, of which more inputs say what weights they have:
+        `tail_matrix` (N, E, T), in uint8 with 128 for zero where `output` is int8, then also `tail_scales` (N, 1, T), and `tail_bias`
+        (N, 1, T).
         """
         g = self.g = Writer()
         names = [f"state_{i}" for i in range(len(self.state_widths) + bool(self.fed))]
@@ -158,8 +164,8 @@ class ModelGraphs(Parts):
             "luong": self._luong_step,
             "bahdanau": self._bahdanau_step,
         }[self.config.wiring](word, state)
-        log_p = g.op("LogSoftmax", self._logits(vector), axis=-1)
-        best, ids = self._best(log_p)
+        log_p = g.op("LogSoftmax", self._listed(vector, shortlist) if shortlist else self._logits(vector), axis=-1)
+        best, ids = self._best(log_p, None if shortlist else self.vocabulary)
         results = {"log_p": log_p, "best": best, "ids": ids, "attention": self.shown} | {
             f"next_{i}": each for i, each in enumerate(after)
         }
@@ -173,6 +179,11 @@ class ModelGraphs(Parts):
         for number in range(len(self.attentions)):
             inputs += [(f"{kind}_{number}", FLOAT, ("N", "A", f"{kind}_1", f"{kind}_2")) for kind in ("keys", "values")]
         inputs += [(name, FLOAT, ("P", width)) for name, width in zip(names, widths, strict=True)]
+        if shortlist:
+            inputs += [("tail_matrix", FLOAT, ("N", self.config.embedding, "T")), ("tail_bias", FLOAT, ("N", 1, "T"))]
+            if self.weights["output"].scales is not None:
+                inputs[-2] = ("tail_matrix", UINT8, ("N", self.config.embedding, "T"))
+                inputs.append(("tail_scales", FLOAT, ("N", 1, "T")))
         return g.finished(inputs, results)
 
     def _deep_step(self, x: str, state: list[str]) -> tuple[str, list[str]]:
@@ -320,22 +331,49 @@ class ModelGraphs(Parts):
         product = g.op("MatMul", hidden, g.constant(direction[:, None, :, None].astype(np.float32)))  # (N, A, K, S, 1)
         return g.op("Squeeze", product, g.ints(4))
 
+    @property
+    def _bounded(self) -> bool:
+        """Whether the vectors that meet the vocabulary come out of a tanh."""
+        return self.config.wiring in ("gnmt", "luong")
+
     def _logits(self, vector: str) -> str:
         stored = self.weights["output"]
         extra = -self.vocabulary % _BLOCK
-        bias = np.concatenate((self.values("output_bias"), np.full(extra, _NEVER, np.float32)))
+        bias = np.concatenate((self.values("output_bias"), np.full(extra, NEVER, np.float32)))
         values = np.pad(stored.values, ((0, extra), (0, 0)))
         scales = None if stored.scales is None else np.pad(stored.scales, (0, extra))
-        bounded = self.config.wiring in ("gnmt", "luong")  # which end in a tanh
-        return self.product(vector, "output", Stored(values, scales), bias, bounded)
+        return self.product(vector, "output", Stored(values, scales), bias, self._bounded)
 
-    def _best(self, log_p: str) -> tuple[str, str]:
-        """The `top` best of each row: first the blocks that hold them, by their maxima, then the best in those."""
+    def _listed(self, vector: str, shortlist: Shortlist) -> str:
+        """The logits of the head of the shortlist, and of the tail of each row's sentence."""
+        g, stored, head = self.g, self.weights["output"], shortlist.head
+        some = Stored(stored.values[head], None if stored.scales is None else stored.scales[head])
+        bias = np.where(head == PAD, np.float32(NEVER), self.values("output_bias")[head])
+        of_head = self.product(vector, "output.head", some, bias, self._bounded)
+        sentences = g.op("Shape", "mask", start=0, end=1)
+        shape = self.joined_shape(sentences, g.ints(-1, self.config.embedding))
+        if stored.scales is None:
+            of_tail = g.op("MatMul", g.op("Reshape", vector, shape), "tail_matrix")
+        else:
+            rounded, largest = self.quantised(vector, self._bounded)
+            zero = g.constant(np.array(128, np.uint8), "zero_point")
+            whole = g.op("MatMulInteger", g.op("Reshape", rounded, shape), "tail_matrix", zero, zero)
+            scales = g.op("Mul", "tail_scales", g.number(1 / 127))
+            of_tail = g.op("Mul", g.op("Cast", whole, to=FLOAT), scales)
+            if largest:
+                of_tail = g.op("Mul", of_tail, g.op("Reshape", largest, self.joined_shape(sentences, g.ints(-1, 1))))
+        of_tail = g.op("Add", of_tail, "tail_bias")
+        steps = g.op("Shape", "tail_bias", start=2, end=3)
+        return g.op("Concat", of_head, g.op("Reshape", of_tail, self.joined_shape(g.ints(-1), steps)), axis=-1)
+
+    def _best(self, log_p: str, words: int | None) -> tuple[str, str]:
+        """The `top` best of each row: first the blocks that hold them, by their maxima, then the best in those; `words` is how many there
+        are, where that is known."""
         g = self.g
-        blocks = -(-self.vocabulary // _BLOCK)
-        rows = g.op("Reshape", log_p, g.ints(0, blocks, _BLOCK))
+        rows = g.op("Reshape", log_p, g.ints(0, -1, _BLOCK))
         most = g.op("ReduceMax", rows, g.ints(2), keepdims=0)  # (R, blocks)
-        fewer = g.op("Min", "top", g.ints(blocks))
+        blocks = g.op("Shape", most, start=1, end=2) if words is None else g.ints(-(-words // _BLOCK))
+        fewer = g.op("Min", "top", blocks)
         _, chosen = g.ops("TopK", 2, most, fewer, axis=-1)  # (R, k)
         inside = g.op("GatherND", rows, g.op("Unsqueeze", chosen, g.ints(2)), batch_dims=1)  # (R, k, 64)
         best, where = g.ops("TopK", 2, g.op("Reshape", inside, g.ints(0, -1)), "top", axis=-1)

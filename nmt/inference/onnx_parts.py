@@ -98,11 +98,7 @@ class Parts:
             product = g.op("MatMul", x, g.constant(stored.floats().T, f"{name}.turned"))
             return product if added is None else g.op("Add", product, added)
         step, zero = g.number(1 / 127), g.constant(np.array(128, np.uint8), "zero_point")
-        largest = ""
-        if not bounded:
-            largest = g.op("Max", g.op("ReduceMax", g.op("Abs", x), g.ints(-1), keepdims=1), g.number(_SMALLEST))
-            x = g.op("Div", x, largest)
-        rounded = g.op("QuantizeLinear", x, step, zero)
+        rounded, largest = self.quantised(x, bounded)
         matrix = g.constant(stored.values.T, f"{name}.turned")
         scales = g.constant(stored.scales.astype(np.float32), f"{name}.scales")
         inputs = [rounded, matrix, step, scales, zero]
@@ -111,6 +107,15 @@ class Parts:
             return g.op("MatMulIntegerToFloat", *inputs, domain="com.microsoft")
         product = g.op("Mul", g.op("MatMulIntegerToFloat", *inputs, domain="com.microsoft"), largest)
         return product if added is None else g.op("Add", product, added)
+
+    def quantised(self, x: str, bounded: bool) -> tuple[str, str]:
+        """`x` (..., K) in uint8 with 128 for zero, in steps of 1/127 of the largest of its row, and these (..., 1); of 1, and "", where it
+        is `bounded` by it."""
+        g, largest = self.g, ""
+        if not bounded:
+            largest = g.op("Max", g.op("ReduceMax", g.op("Abs", x), g.ints(-1), keepdims=1), g.number(_SMALLEST))
+            x = g.op("Div", x, largest)
+        return g.op("QuantizeLinear", x, g.number(1 / 127), g.constant(np.array(128, np.uint8), "zero_point")), largest
 
     def embedded(self, name: str, ids: str) -> str:
         """The rows (..., E) of an embedding for `ids`, scaled."""

@@ -11,7 +11,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-FLOAT, INT64 = TensorProto.FLOAT, TensorProto.INT64
+FLOAT, INT64, UINT8 = TensorProto.FLOAT, TensorProto.INT64, TensorProto.UINT8
 _OPSETS = [helper.make_opsetid("", 21), helper.make_opsetid("com.microsoft", 1)]
 
 Array = NDArray[Any]
@@ -78,4 +78,4 @@ def product_graph(matrix: Array) -> Graph:
     """The product of `x` (M, K) in uint8 with the matrix (K, N) in int8, in whole numbers."""
     g = Writer()
     product = g.op("MatMulInteger", "x", g.constant(matrix))
-    return g.finished([("x", TensorProto.UINT8, ("M", len(matrix)))], {"product": product})
+    return g.finished([("x", UINT8, ("M", len(matrix)))], {"product": product})

@@ -80,6 +80,13 @@ class Sentence:
         return length < options.min_length and length < self.least
 
     @property
+    def listed(self) -> bool:
+        """Whether it is searched for within the shortlist, which holds nothing that rules might ask for."""
+        options = self.options
+        ruled = self.prefix or self.phrases.ids or options.no_repeat_ngram or options.temperature or options.min_length
+        return options.shortlist and not ruled
+
+    @property
     def watched(self) -> bool:
         """Whether it is to be kept where each hypothesis looks."""
         return self.aligned or self.options.alignment or self.options.coverage_penalty > 0
@@ -109,11 +116,11 @@ class RunningBatch:
     reached. What is found for a sentence depends neither on the others nor on when they come and go.
     """
 
-    def __init__(self, backend: Backend, beam: int, width: int) -> None:
-        """For sentences with `beam_size` `beam` and up to `width` ids."""
+    def __init__(self, backend: Backend, beam: int, width: int, listed: bool = False) -> None:
+        """For sentences with `beam_size` `beam` and up to `width` ids, that are `listed` or not."""
         self.sentences: list[Sentence] = []
         self._backend, self._beam = backend, beam
-        self._rows = backend.running(beam, width)
+        self._rows = backend.running(beam, width, listed)
         # A row for each sentence:
         self._lengths: Ints = np.zeros(0, np.int64)  # steps done
         self._limits: Ints = np.zeros(0, np.int64)
@@ -336,7 +343,8 @@ def search_alone(backend: Backend, sentence: Sentence, cancelled: Callable[[], b
 
 
 def _search(backend: Backend, sentences: list[Sentence], cancelled: Callable[[], bool] | None) -> None:
-    batch = RunningBatch(backend, sentences[0].options.beam_size, max(sentence.width for sentence in sentences))
+    first, width = sentences[0], max(sentence.width for sentence in sentences)
+    batch = RunningBatch(backend, first.options.beam_size, width, first.listed)
     batch.join(sentences)
     while batch.sentences:
         if cancelled is not None and cancelled():

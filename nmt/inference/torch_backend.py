@@ -85,6 +85,8 @@ class TranslationModel(Protocol[M, S]):
 class TorchBackend:
     """A model in PyTorch for `RunningBatch` and the engine."""
 
+    shortlist = False
+
     def __init__(self, model: TranslationModel[Any, Any], alignments: Sequence[AlignmentHead | None] = ()) -> None:
         """`alignments` are the heads that are shown, one for each member of an ensemble."""
         self.model = model.eval()
@@ -108,8 +110,9 @@ class TorchBackend:
         with torch.inference_mode():
             return self.model.encode(padded.to(self.model.device), lengths.to(self.model.device))
 
-    def running(self, beam: int, width: int) -> TorchRows:
+    def running(self, beam: int, width: int, shortlist: bool = False) -> TorchRows:
         """An empty running batch of `beam` rows a sentence, whose sources have up to `width` tokens."""
+        assert not shortlist
         return TorchRows(self, beam, width)
 
     @contextlib.contextmanager

@@ -74,6 +74,7 @@ class Translator:
         self.engine, self.vocabularies = Engine(backend, workers), vocabularies
         self.info, self.defaults, self.max_source_tokens = info, defaults, max_source_tokens
         self._copies = backend.shows  # what has no subwords
+        self._listed = backend.shortlist
         self._output = Output(vocabularies, info.source_language, info.target_language)
 
     @classmethod
@@ -162,6 +163,8 @@ class Translator:
             raise InputError(_ONE_TEXT)
         if options.n_best > options.beam_size:
             raise InputError(f"n_best {options.n_best} is more than beam_size {options.beam_size}: raise beam_size")
+        if options.shortlist and not self._listed:
+            raise InputError("this model has no shortlist, or runs where it can't be used: leave shortlist out")
         for text in (*texts, *(prefixes or ())):
             self.validate(text)
         parts = self._parts(texts)

@@ -45,6 +45,7 @@ class DecodeOptions(Section):
     coverage_penalty: float = Field(
         0.0, ge=0.0, le=10.0, description="weight of what the source words lack of being attended to once"
     )
+    shortlist: bool = Field(False, description="say only what is on the model's lexical shortlist, which is faster")
     alignment: bool = Field(False, description="say which source word each word of a translation comes from")
     seed: int = Field(0, ge=0, le=2**63 - 1, description="what is drawn follows from it and from the text")
 

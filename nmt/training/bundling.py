@@ -31,12 +31,15 @@ from nmt.inference.bundle import (
     sha256,
     tokenizer_files,
 )
+from nmt.inference.shortlist import FILE as SHORTLIST
+from nmt.inference.shortlist import Shortlist
 from nmt.inference.torch_backend import load_model, with_ties, without_ties
 from nmt.inference.types import DecodeOptions
 from nmt.inference.weights import Storage, write_weights
 from nmt.model.seq2seq import Seq2Seq
 from nmt.training.checkpoint import Checkpoints, averaged_weights
 from nmt.training.config import RunConfig
+from nmt.training.lexicon import learn_shortlist
 from nmt.training.run_folder import RESOLVED
 
 _BAR = r"\|"  # a vertical bar in a cell of a Markdown table
@@ -192,6 +195,26 @@ def choose_alignment(path: Path, corpus: PreparedCorpus) -> Copied:
     (path / METRICS).write_text(json.dumps(metrics, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     (path / CARD).write_text(model_card(config, metrics), encoding="utf-8")
     return copied
+
+
+def add_shortlist(path: Path, corpus: PreparedCorpus) -> Shortlist:
+    """Learn a shortlist from the training pairs of a corpus and put it into a bundle; raise `BundleError` where their subwords differ."""
+    bundle = Bundle.open(path)
+    for mine, its in zip(
+        (bundle.source_tokenizer, bundle.target_tokenizer),
+        (corpus.source_tokenizer, corpus.target_tokenizer),
+        strict=True,
+    ):
+        if mine.model != its.model:
+            raise BundleError(
+                f"{corpus.path}: its subwords are not those of {path}: take the corpus that it was trained on"
+            )
+    shortlist = learn_shortlist(corpus)
+    shortlist.save(path / SHORTLIST)
+    checksums = bundle.config.sha256 | {SHORTLIST: sha256(path / SHORTLIST)}
+    config = bundle.config.model_copy(update={"format": FORMAT, "sha256": checksums})
+    (path / CONFIG).write_text(nmt.config.dump(config), encoding="utf-8")
+    return shortlist
 
 
 def record_scores(path: Path, scores: list[dict[str, Any]]) -> None:
