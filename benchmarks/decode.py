@@ -7,7 +7,8 @@
 All have 2+2 LSTM layers of 512 units over the corpus's subwords, untrained, and must say exactly 15 subwords for each of the first
 1,000 test sentences, in batches of 64; so neither quality nor luck with lengths plays a part. They take turns:
 
-- ours: `Translator` from text to text, int8 in ONNX Runtime, one worker of the engine a thread; and in fp32.
+- ours: `Translator` from text to text, int8 in ONNX Runtime, one worker of the engine a thread; the same within a lexical shortlist that
+  is learned from the corpus; and in fp32.
 - OpenNMT-py 3.5.1: bidirectional encoder, decoder with input feeding, fp32, as it has nothing else on a CPU; the wall time of
   `onmt_translate` less that of a run with two sentences.
 - CTranslate2: a Transformer of 2+2 layers of 512 with 1,024 inside, int8, for orientation: it has no recurrent models. Its time of
@@ -48,13 +49,15 @@ from nmt.inference.engine import Engine
 from nmt.inference.onnx_backend import OnnxBackend
 from nmt.inference.onnx_graph import ModelGraphs
 from nmt.inference.output import Vocabularies
-from nmt.inference.search import beam_search
+from nmt.inference.search import Sentence, beam_search
+from nmt.inference.shortlist import Shortlist
 from nmt.inference.translator import Translator
 from nmt.inference.types import DecodeOptions
 from nmt.inference.weights import Stored, int8_rows
 from nmt.model.config import ModelConfig
 from nmt.model.seq2seq import Seq2Seq
 from nmt.text.tokenizer import EOS
+from nmt.training.lexicon import learn_shortlist
 from nmt.training.machine import processor
 
 LENGTH, BATCH, HIDDEN = 15, 64, 512
@@ -85,7 +88,7 @@ print(json.dumps({"seconds": time.perf_counter() - start, "tokens": sum(len(one.
 """
 
 
-def backend_of(corpus: PreparedCorpus, int8: bool, threads: int = 1) -> OnnxBackend:
+def backend_of(corpus: PreparedCorpus, int8: bool, threads: int = 1, shortlist: Shortlist | None = None) -> OnnxBackend:
     """An untrained model that never ends by itself."""
     stack = {"layers": 2, "hidden": HIDDEN}
     config = ModelConfig.model_validate({"embedding": HIDDEN, "wiring": "gnmt", "encoder": stack, "decoder": stack})
@@ -97,7 +100,7 @@ def backend_of(corpus: PreparedCorpus, int8: bool, threads: int = 1) -> OnnxBack
     weights = {name: Stored(value.numpy()) for name, value in model.state_dict().items()}
     if int8:
         weights = {name: int8_rows(one.values) if one.values.ndim == 2 else one for name, one in weights.items()}
-    return OnnxBackend(ModelGraphs(config, weights), threads)
+    return OnnxBackend(ModelGraphs(config, weights), threads, shortlist)
 
 
 def translator_of(corpus: PreparedCorpus, backend: OnnxBackend, workers: int) -> Translator:
@@ -108,9 +111,9 @@ def translator_of(corpus: PreparedCorpus, backend: OnnxBackend, workers: int) ->
     )
 
 
-def forced(beam: int, length: int = LENGTH) -> DecodeOptions:
+def forced(beam: int, length: int = LENGTH, shortlist: bool = False) -> DecodeOptions:
     """Exactly so many target subwords, from a model that never ends by itself."""
-    return DecodeOptions(beam_size=beam, max_length_ratio=1e-6, max_length_extra=length)
+    return DecodeOptions(beam_size=beam, max_length_ratio=1e-6, max_length_extra=length, shortlist=shortlist)
 
 
 def seconds_of(call: Callable[[], object]) -> float:
@@ -120,16 +123,25 @@ def seconds_of(call: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
+def finish(engine: Engine, sentences: Sequence[Sentence]) -> None:
+    """Search for sentences and wait for the last."""
+    for each in engine.submit_all(sentences):
+        each.result()
+
+
 # --- systems in turn -----------------------------------------------------------------------------------------------------
 
 
-def ours(corpus: PreparedCorpus, texts: list[str], threads: int, int8: bool) -> Callable[[int], float]:
+def ours(
+    corpus: PreparedCorpus, texts: list[str], threads: int, int8: bool, shortlist: Shortlist | None = None
+) -> Callable[[int], float]:
     """Sentences a second by beam."""
-    translator = translator_of(corpus, backend_of(corpus, int8), threads)
+    translator = translator_of(corpus, backend_of(corpus, int8, shortlist=shortlist), threads)
 
     def rate(beam: int) -> float:
-        translator.translate(texts[:BATCH], forced(beam))
-        return len(texts) / seconds_of(lambda: translator.translate(texts, forced(beam)))
+        options = forced(beam, shortlist=shortlist is not None)
+        translator.translate(texts[:BATCH], options)
+        return len(texts) / seconds_of(lambda: translator.translate(texts, options))
 
     return rate
 
@@ -194,6 +206,7 @@ def compared(options: argparse.Namespace, corpus: PreparedCorpus, folder: Path) 
     texts = [source for source, _ in corpus.pairs("test")][: options.sentences]
     systems = {
         "ours int8": ours(corpus, texts, options.threads, int8=True),
+        "ours int8 within a shortlist": ours(corpus, texts, options.threads, True, learn_shortlist(corpus)),
         "ours fp32": ours(corpus, texts, options.threads, int8=False),
     }
     if (options.peers / "opennmt/bin").is_dir():
@@ -227,11 +240,13 @@ def compared(options: argparse.Namespace, corpus: PreparedCorpus, folder: Path) 
 
 def sentence_ms(corpus: PreparedCorpus) -> dict[str, float]:
     """Milliseconds for a sentence of 15 subwords that gives 15, on one thread, by beam: median of 50."""
-    engine, ids = Engine(backend_of(corpus, int8=True)), [*range(10, 10 + LENGTH - 1), EOS]
-    found = {}
+    engine = Engine(backend_of(corpus, int8=True, shortlist=learn_shortlist(corpus)))
+    ids, found = [*range(10, 10 + LENGTH - 1), EOS], {}
     for beam in BEAMS:
-        times = [seconds_of(lambda beam=beam: engine.submit(ids, forced(beam)).result()) for _ in range(55)]  # type: ignore[misc]
-        found[f"beam {beam}"] = 1e3 * statistics.median(times[5:])
+        for shortlist in (False, True):
+            options = forced(beam, shortlist=shortlist)
+            times = [seconds_of(lambda options=options: engine.submit(ids, options).result()) for _ in range(55)]  # type: ignore[misc]
+            found[f"beam {beam}{' within a shortlist' if shortlist else ''}"] = 1e3 * statistics.median(times[5:])
     engine.close()
     return found
 
@@ -261,10 +276,22 @@ def by_length(corpus: PreparedCorpus) -> dict[str, float]:
     engine = Engine(backend)
     for length in (10, 30, 100, 250, 500):
         ids = [*(EOS + 1 + i % (backend.vocabulary - EOS - 1) for i in range(length - 1)), EOS]
-        seconds = seconds_of(lambda: [each.result() for each in engine.submit_all([ids] * 16, forced(5, length))])  # noqa: B023
+        sentences = [Sentence(ids, forced(5, length)) for _ in range(16)]
+        seconds = seconds_of(partial(finish, engine, sentences))
         found[f"{length} subwords"] = 1e3 * seconds / (16 * length)
     engine.close()
     return found
+
+
+def memory_kb(corpus: PreparedCorpus) -> dict[str, float]:
+    """What a running batch holds, in KB: the state of a row, which is of one size at every length, and keys and values of a sentence, for
+    each source subword that there is room for."""
+    encoded = backend_of(corpus, int8=True).encode([[*range(10, 10 + LENGTH - 1), EOS]])
+    state, memory = (sum(part.nbytes for part in parts) for parts in (encoded.state, encoded.memory))
+    return {
+        "a row's state": 2 * state / 1024,
+        "a source subword": memory / LENGTH / 1024,
+    }  # states before and after a step
 
 
 def divided(corpus: PreparedCorpus, options: argparse.Namespace) -> dict[str, float]:
@@ -280,8 +307,8 @@ def divided(corpus: PreparedCorpus, options: argparse.Namespace) -> dict[str, fl
 
 
 def in_flight(options: argparse.Namespace) -> dict[str, float]:
-    """The bundled model on its test sentences, beam 5, one worker: sentences a second in flight, and in fixed batches of 64, sorted by
-    length and as they come."""
+    """The bundled model on its test sentences, beam 5, one worker: sentences a second in flight, within its shortlist too, and in fixed
+    batches of 64, sorted by length and as they come."""
     bundle = Bundle.open(BUNDLE)
     backend = OnnxBackend.load(bundle)
     corpus = PreparedCorpus.open(Path("data/prepared/tatoeba-en-de"))
@@ -293,10 +320,14 @@ def in_flight(options: argparse.Namespace) -> dict[str, float]:
         for begin in range(0, len(sentences), BATCH):
             beam_search(backend, sentences[begin : begin + BATCH], search)
 
+    def flying(sentences: Sequence[list[int]], options: DecodeOptions) -> None:
+        finish(engine, [Sentence(one, options) for one in sentences])
+
     jobs: Mapping[str, Callable[[], object]] = {
-        "in flight": lambda: [each.result() for each in engine.submit_all(ordered, search)],
+        "in flight": lambda: flying(ordered, search),
+        "in flight, within the shortlist": lambda: flying(ordered, search.model_copy(update={"shortlist": True})),
         "fixed batches, sorted": lambda: fixed(ordered),
-        "in flight, as they come": lambda: [each.result() for each in engine.submit_all(ids, search)],
+        "in flight, as they come": lambda: flying(ids, search),
         "fixed batches, as they come": lambda: fixed(ids),
     }
     rates: dict[str, list[float]] = {name: [] for name in jobs}
@@ -335,9 +366,9 @@ def ratios(rates: Mapping[str, Sequence[float]]) -> dict[str, dict[str, float]]:
     found = {}
     for name, values in rates.items():
         system, _, beam = name.rpartition(", ")
-        if not system.startswith("ours"):
-            mine = rates[f"ours int8, {beam}"]
-            found[f"ours int8 / {name}"] = spread([a / b for a, b in zip(mine, values, strict=True)])
+        for mine in ("ours int8", "ours int8 within a shortlist"):
+            if not system.startswith("ours") and (its := rates.get(f"{mine}, {beam}")):
+                found[f"{mine} / {name}"] = spread([a / b for a, b in zip(its, values, strict=True)])
     return found
 
 
@@ -359,6 +390,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "one sentence of 15 subwords on one thread, ms": sentence_ms(corpus),
             "a step on one thread": step_share(corpus),
             "ms a subword by length, beam 5": by_length(corpus),
+            "memory, KB": memory_kb(corpus),
             "sentences a second, beam 5": divided(corpus, options),
         }
         if BUNDLE.is_dir() and Path("data/prepared/tatoeba-en-de").is_dir():

@@ -13,6 +13,7 @@ import tiny
 from conftest import ROOT
 
 from nmt.corpus.store import PreparedCorpus
+from nmt.training.lexicon import learn_shortlist
 
 
 @pytest.fixture
@@ -31,10 +32,11 @@ def corpus(tmp_path: Path) -> Path:
 def test_ours_says_exactly_as_much_as_is_asked_for(decode: ModuleType, corpus: Path) -> None:
     opened = PreparedCorpus.open(corpus)
     texts = [source for source, _ in opened.pairs("test")][:5]
-    for int8 in (True, False):
-        translator = decode.translator_of(opened, decode.backend_of(opened, int8), 2)
+    shortlist = learn_shortlist(opened)
+    for int8, listed in ((True, False), (True, True), (False, False)):
+        translator = decode.translator_of(opened, decode.backend_of(opened, int8, shortlist=shortlist), 2)
         for beam in decode.BEAMS:
-            results = translator.translate(texts, decode.forced(beam))
+            results = translator.translate(texts, decode.forced(beam, shortlist=listed))
             assert [result.target_tokens for result in results] == [decode.LENGTH] * 5
 
 
@@ -82,12 +84,15 @@ def test_ratios_are_of_the_same_round_and_beam(decode: ModuleType) -> None:
     rates = {
         "ours int8, beam 1": [100.0, 50.0],
         "ours int8, beam 5": [20.0, 40.0],
+        "ours int8 within a shortlist, beam 1": [200.0, 100.0],
+        "ours int8 within a shortlist, beam 5": [40.0, 80.0],
         "peer, beam 1": [50.0, 10.0],
         "peer, beam 5": [10.0, 10.0],
     }
     found = decode.ratios(rates)
     assert found["ours int8 / peer, beam 1"] == {"median": 3.5, "min": 2.0, "max": 5.0}
     assert found["ours int8 / peer, beam 5"]["median"] == 3.0
+    assert found["ours int8 within a shortlist / peer, beam 5"]["median"] == 6.0
 
 
 def test_a_corpus_that_is_none_is_one_line(
