@@ -57,7 +57,7 @@ from nmt.inference.weights import Stored, int8_rows
 from nmt.model.config import ModelConfig
 from nmt.model.seq2seq import Seq2Seq
 from nmt.text.tokenizer import EOS
-from nmt.training.lexicon import learn_shortlist
+from nmt.training.lexicon import learn_lexicon, make_shortlist
 from nmt.training.machine import processor
 
 LENGTH, BATCH, HIDDEN = 15, 64, 512
@@ -204,9 +204,10 @@ def ctranslate2_rate(turn: Turn, source: Path) -> Callable[[int], float]:
 def compared(options: argparse.Namespace, corpus: PreparedCorpus, folder: Path) -> dict[str, list[float]]:
     """Sentences a second of every system and beam, round by round."""
     texts = [source for source, _ in corpus.pairs("test")][: options.sentences]
+    shortlist = make_shortlist(learn_lexicon(corpus), len(corpus.source_tokenizer))
     systems = {
         "ours int8": ours(corpus, texts, options.threads, int8=True),
-        "ours int8 within a shortlist": ours(corpus, texts, options.threads, True, learn_shortlist(corpus)),
+        "ours int8 within a shortlist": ours(corpus, texts, options.threads, int8=True, shortlist=shortlist),
         "ours fp32": ours(corpus, texts, options.threads, int8=False),
     }
     if (options.peers / "opennmt/bin").is_dir():
@@ -240,7 +241,9 @@ def compared(options: argparse.Namespace, corpus: PreparedCorpus, folder: Path) 
 
 def sentence_ms(corpus: PreparedCorpus) -> dict[str, float]:
     """Milliseconds for a sentence of 15 subwords that gives 15, on one thread, by beam: median of 50."""
-    engine = Engine(backend_of(corpus, int8=True, shortlist=learn_shortlist(corpus)))
+    engine = Engine(
+        backend_of(corpus, int8=True, shortlist=make_shortlist(learn_lexicon(corpus), len(corpus.source_tokenizer)))
+    )
     ids, found = [*range(10, 10 + LENGTH - 1), EOS], {}
     for beam in BEAMS:
         for shortlist in (False, True):

@@ -13,7 +13,7 @@ import tiny
 from conftest import ROOT
 
 from nmt.corpus.store import PreparedCorpus
-from nmt.training.lexicon import learn_shortlist
+from nmt.training.lexicon import learn_lexicon, make_shortlist
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def corpus(tmp_path: Path) -> Path:
 def test_ours_says_exactly_as_much_as_is_asked_for(decode: ModuleType, corpus: Path) -> None:
     opened = PreparedCorpus.open(corpus)
     texts = [source for source, _ in opened.pairs("test")][:5]
-    shortlist = learn_shortlist(opened)
+    shortlist = make_shortlist(learn_lexicon(opened), len(opened.source_tokenizer))
     for int8, listed in ((True, False), (True, True), (False, False)):
         translator = decode.translator_of(opened, decode.backend_of(opened, int8, shortlist=shortlist), 2)
         for beam in decode.BEAMS:

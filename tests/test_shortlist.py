@@ -27,7 +27,7 @@ from nmt.inference.types import DecodeOptions
 from nmt.inference.weights import Stored, int8_rows
 from nmt.text.tokenizer import BOS, EOS, PAD
 from nmt.training.bundling import BundleOptions, add_shortlist, make_bundle
-from nmt.training.lexicon import learn_shortlist
+from nmt.training.lexicon import learn_lexicon, make_shortlist
 
 V = 700
 BUNDLE = ROOT / "data/pretrained/tatoeba-en-de"
@@ -93,7 +93,7 @@ def test_the_best_candidates_of_every_word_come_first() -> None:
 
 def test_a_lexicon_is_learned_from_pairs(tmp_path: Path) -> None:
     corpus = PreparedCorpus.open(tiny.prepared(tmp_path, joint=False))
-    made = learn_shortlist(corpus)
+    made = make_shortlist(learn_lexicon(corpus), len(corpus.source_tokenizer))
     source, target = corpus.source_tokenizer, corpus.target_tokenizer
     ((the,), (das,)) = source.encode(["the"])[0], target.encode(["das"])[0]
     assert made.candidates[the, 0] == das
@@ -103,9 +103,11 @@ def test_a_lexicon_is_learned_from_pairs(tmp_path: Path) -> None:
         ids, wanted = source.encode([f"the {word}"])[0][1:], set(target.encode([f"das {meaning}"])[0][1:])
         right += bool(wanted & set(made.candidates[ids, :2].reshape(-1).tolist()))
     assert right >= 4
-    again = learn_shortlist(corpus, links=4000)  # a part of the corpus
+    again = make_shortlist(learn_lexicon(corpus, links=4000), len(corpus.source_tokenizer))  # a part of the corpus
     assert again.candidates[the, 0] == das
-    assert np.array_equal(again.candidates, learn_shortlist(corpus, links=4000).candidates)
+    assert np.array_equal(
+        again.candidates, make_shortlist(learn_lexicon(corpus, links=4000), len(corpus.source_tokenizer)).candidates
+    )
     assert not np.array_equal(again.candidates, made.candidates)
 
 

@@ -39,7 +39,7 @@ from nmt.inference.weights import Storage, write_weights
 from nmt.model.seq2seq import Seq2Seq
 from nmt.training.checkpoint import Checkpoints, averaged_weights
 from nmt.training.config import RunConfig
-from nmt.training.lexicon import learn_shortlist
+from nmt.training.lexicon import learn_lexicon, make_shortlist
 from nmt.training.run_folder import RESOLVED
 
 _BAR = r"\|"  # a vertical bar in a cell of a Markdown table
@@ -209,7 +209,7 @@ def add_shortlist(path: Path, corpus: PreparedCorpus) -> Shortlist:
             raise BundleError(
                 f"{corpus.path}: its subwords are not those of {path}: take the corpus that it was trained on"
             )
-    shortlist = learn_shortlist(corpus)
+    shortlist = make_shortlist(learn_lexicon(corpus), len(corpus.source_tokenizer))
     shortlist.save(path / SHORTLIST)
     checksums = bundle.config.sha256 | {SHORTLIST: sha256(path / SHORTLIST)}
     config = bundle.config.model_copy(update={"format": FORMAT, "sha256": checksums})

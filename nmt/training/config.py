@@ -34,6 +34,12 @@ class OptimizerConfig(Section):
         le=20,
         description="weight of R-Drop (Liang 2021): two dropout masks must agree; twice the time; 0 = off",
     )
+    guided_alignment: float = Field(
+        0.0,
+        ge=0,
+        le=10,
+        description="weight of teaching a head of attention which source subword each target subword comes from (Garg 2019); 0 = off",
+    )
     ema_decay: float = Field(
         0.999, ge=0, lt=1, description="of the averaged weights that are validated and bundled; 0 = off"
     )

@@ -25,6 +25,7 @@ from nmt.training import fit, run_folder
 from nmt.training.batches import Batch, training_batches
 from nmt.training.checkpoint import Checkpoints, pack_optimizer, unpack_optimizer
 from nmt.training.config import RunConfig
+from nmt.training.guide import Guide
 from nmt.training.health import HealthRecorder
 from nmt.training.journal import Journal, Silence
 from nmt.training.loader import Loader
@@ -87,7 +88,8 @@ class Trainer:
         model = model or Seq2Seq(config.model, vocabulary["source"], vocabulary["target"])
         self.model = model.to(self.device)
         self.health = HealthRecorder(self.model, config.train.health_every, config.optimizer.clip_norm)
-        objective = Objective(self.model, config.optimizer)
+        guide = Guide.learn(self.corpus).to(self.device) if config.optimizer.guided_alignment else None
+        objective = Objective(self.model, config.optimizer, guide)
         self.config = fit.sized(settled, self.corpus, objective, self.device, world)
         self.batches = training_batches(self.corpus, self.config)
         self.validator = Validator(self.corpus, self.config, self.batches)
