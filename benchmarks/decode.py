@@ -11,6 +11,7 @@ All have 2+2 LSTM layers of 512 units over the corpus's subwords, untrained, and
   is learned from the corpus; and in fp32.
 - OpenNMT-py 3.5.1: bidirectional encoder, decoder with input feeding, fp32, as it has nothing else on a CPU; the wall time of
   `onmt_translate` less that of a run with two sentences.
+- JoeyNMT 2.3.0: the same shape; the time that its log says generation took.
 - CTranslate2: a Transformer of 2+2 layers of 512 with 1,024 inside, int8, for orientation: it has no recurrent models. Its time of
   `translate_batch` on subwords alone.
 
@@ -24,6 +25,7 @@ import argparse
 import json
 import os
 import platform
+import re
 import shlex
 import shutil
 import statistics
@@ -32,6 +34,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -40,7 +43,7 @@ import numpy as np
 import onnxruntime
 import opennmt
 import torch
-from training_speed import Turn, rates_table, spread
+from training_speed import Turn, joeynmt_settings, rates_table, spread
 
 from nmt.corpus.store import PreparedCorpus
 from nmt.errors import NMTError
@@ -75,6 +78,13 @@ for _ in range(4): translator.translate(lines)
 print(json.dumps([first, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024]))
 """
 BUNDLE = Path("data/pretrained/tatoeba-en-de")
+_JOEYNMT = """
+import sys
+sys.stdin = open(sys.argv[1], encoding="utf-8")
+sys.argv = ["joeynmt", "translate", sys.argv[2]]  # with a file for the output it fails
+from joeynmt.__main__ import main
+main()
+"""
 _CTRANSLATE2 = """
 import ctranslate2, json, sys, time
 model, source, beam, threads, batch, length = sys.argv[1:]
@@ -183,6 +193,29 @@ def opennmt_rate(
     return lambda beam: (len(lines) - 2) / (seconds(source, beam) - seconds(turn.folder / "two", beam))
 
 
+def joeynmt_rate(turn: Turn, source: Path) -> Callable[[int], float]:
+    """Sentences a second of `joeynmt translate` by beam."""
+    lines = source.read_text(encoding="utf-8").splitlines(keepends=True)
+    for side, tokenizer in (("source", turn.corpus.source_tokenizer), ("target", turn.corpus.target_tokenizer)):
+        opennmt.write_pieces(turn.data / f"{side}.pieces", ([name] for name in opennmt.vocabulary(tokenizer)))
+        (turn.folder / f"two.{side}").write_text("".join(lines[:2]), encoding="utf-8")  # what it is validated on
+    shape = argparse.Namespace(**vars(turn.options), layers=2, hidden=HIDDEN, batch_tokens=4096, peer_updates=2)
+    settings = joeynmt_settings(replace(turn, options=shape))
+    settings["data"]["dev"] = str(turn.folder / "two")
+    settings["training"]["validation_freq"] = 2  # after which it is stored
+    tool = turn.options.peers / "joeynmt/bin/python"
+    turn.call(tool, "-m", "joeynmt", "train", "--skip-test", turn.write(settings))
+    settings["testing"] = {"batch_size": BATCH, "batch_type": "sentence", "min_output_length": LENGTH}
+    settings["testing"] |= {"max_output_length": LENGTH, "beam_alpha": 1.0}
+
+    def rate(beam: int) -> float:
+        settings["testing"]["beam_size"] = beam
+        log = turn.call(tool, "-c", _JOEYNMT, str(source), turn.write(settings))
+        return len(lines) / float(re.findall(r"Generation took ([\d.]+)\[sec\]", log)[-1])
+
+    return rate
+
+
 def ctranslate2_rate(turn: Turn, source: Path) -> Callable[[int], float]:
     """Sentences a second of CTranslate2 by beam."""
     peer, model = turn.options.peers / "opennmt/bin", turn.folder / "converted"
@@ -217,10 +250,11 @@ def compared(options: argparse.Namespace, corpus: PreparedCorpus, folder: Path) 
         source = folder / "test.source"
         lines = (data / "test.source").read_text(encoding="utf-8").splitlines(keepends=True)
         source.write_text("".join(lines[: options.sentences]), encoding="utf-8")
-        turns = [Turn(options, corpus, data, folder / name) for name in ("opennmt", "ctranslate2")]
+        turns = [Turn(options, corpus, data, folder / name) for name in ("opennmt", "ctranslate2", "joeynmt")]
         for turn in turns:
             turn.folder.mkdir()
         systems["OpenNMT-py 3.5.1"] = opennmt_rate(turns[0], trained(turns[0], False), source, options.threads)
+        systems["JoeyNMT 2.3.0"] = joeynmt_rate(turns[2], source)
         systems["CTranslate2 Transformer int8"] = ctranslate2_rate(turns[1], source)
     elif options.peers != Path("none"):
         print(f"the peers are left out: {options.peers}/opennmt is missing: install it with benchmarks/peers.sh")
