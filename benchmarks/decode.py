@@ -49,7 +49,7 @@ from nmt.corpus.store import PreparedCorpus
 from nmt.errors import NMTError
 from nmt.inference.bundle import Bundle, ModelInfo
 from nmt.inference.engine import Engine
-from nmt.inference.onnx_backend import OnnxBackend
+from nmt.inference.onnx_backend import OnnxBackend, int8_is_exact
 from nmt.inference.onnx_graph import ModelGraphs
 from nmt.inference.output import Vocabularies
 from nmt.inference.search import Sentence, beam_search
@@ -110,7 +110,7 @@ def backend_of(corpus: PreparedCorpus, int8: bool, threads: int = 1, shortlist: 
     weights = {name: Stored(value.numpy()) for name, value in model.state_dict().items()}
     if int8:
         weights = {name: int8_rows(one.values) if one.values.ndim == 2 else one for name, one in weights.items()}
-    return OnnxBackend(ModelGraphs(config, weights), threads, shortlist)
+    return OnnxBackend(ModelGraphs(config, weights, signed=int8_is_exact()), threads, shortlist)
 
 
 def translator_of(corpus: PreparedCorpus, backend: OnnxBackend, workers: int) -> Translator:

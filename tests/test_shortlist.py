@@ -18,7 +18,7 @@ from nmt.cli import main
 from nmt.corpus.store import PreparedCorpus
 from nmt.errors import BundleError, InputError
 from nmt.inference.engine import Engine
-from nmt.inference.onnx_backend import OnnxBackend
+from nmt.inference.onnx_backend import OnnxBackend, int8_is_exact
 from nmt.inference.onnx_graph import ModelGraphs
 from nmt.inference.search import RunningBatch, Sentence, beam_search
 from nmt.inference.shortlist import Shortlist
@@ -45,13 +45,13 @@ def lists(seed: int = 0) -> Shortlist:
     return Shortlist(rng.permutation(V).astype(np.uint16), candidates)
 
 
-def backend(name: str, int8: bool, seed: int = 0) -> OnnxBackend:
+def backend(name: str, int8: bool, seed: int = 0, signed: bool = False) -> OnnxBackend:
     model = tiny.model(tiny.model_config(*WIRINGS[name]), vocabulary=V, seed=seed, sharpness=2.0)
     model.output_bias[EOS] += 2.0
     weights = {key: Stored(value.numpy()) for key, value in model.state_dict().items()}
     if int8:
         weights = {key: int8_rows(one.values) if one.values.ndim == 2 else one for key, one in weights.items()}
-    return OnnxBackend(ModelGraphs(model.config, weights), shortlist=lists(seed))
+    return OnnxBackend(ModelGraphs(model.config, weights, signed=signed), shortlist=lists(seed))
 
 
 def sources(count: int, seed: int, longest: int = 14) -> list[list[int]]:
@@ -72,7 +72,7 @@ def test_a_list_follows_from_the_sentence_and_has_one_length(width: int) -> None
         assert len(tail) == made.tail_length(width)
         assert len(tail) % 64 == 0
         everything = [word for word in (*made.head, *tail) if word != PAD]
-        assert len(set(everything)) == len(everything) >= min(V - EOS, 128 + 16 * width)
+        assert len(set(everything)) == len(everything) >= min(V - EOS, 128 + 8 * width)
         assert min(everything) == EOS  # no mark but the end's
         assert np.array_equal(tail, made.tail(source, width))
         best = {int(made.candidates[word, 0]) for word in source}
@@ -84,11 +84,11 @@ def test_the_best_candidates_of_every_word_come_first() -> None:
     for word in range(10, 26):
         candidates[word] = np.arange(1000 + 40 * (word - 10), 1000 + 40 * (word - 9))
     made = Shortlist(np.arange(2000, dtype=np.uint16), candidates)
-    tail = made.tail([*range(10, 26), 10, EOS], 16)  # room for 256, of which sixteen words have sixteen each
-    assert sorted(tail) == sorted(1000 + 40 * word + rank for word in range(16) for rank in range(16))
+    tail = made.tail([*range(10, 26), 10, EOS], 16)  # room for 128, of which sixteen words have eight each
+    assert sorted(tail) == sorted(1000 + 40 * word + rank for word in range(16) for rank in range(8))
     few = made.tail([10, EOS], 16)
     assert few[:40].tolist() == list(range(1000, 1040))
-    assert few[40:].tolist() == list(range(259, 259 + 216))  # then the next most frequent ones
+    assert few[40:].tolist() == list(range(259, 259 + 88))  # then the next most frequent ones
 
 
 def test_a_lexicon_is_learned_from_pairs(tmp_path: Path) -> None:
@@ -125,6 +125,17 @@ def steps(
         scores = rows.step(np.full(len(batch), word), 40 if listed else 5, whole=not listed)
         said.append((scores.ids.copy(), (scores.best if scores.log_p is None else scores.log_p).copy()))
     return said
+
+
+@pytest.mark.parametrize("name", WIRINGS)
+def test_signed_or_not_it_is_the_same_where_products_are_exact(name: str) -> None:
+    if not int8_is_exact():
+        pytest.skip("products of int8 saturate on this processor")
+    batch = sources(5, 2)
+    usual, signed = (steps(backend(name, True, signed=signed), batch, True) for signed in (False, True))
+    for (ids, best), (other_ids, other_best) in zip(usual, signed, strict=True):
+        np.testing.assert_array_equal(ids, other_ids)
+        np.testing.assert_array_equal(best, other_best)
 
 
 @pytest.mark.parametrize("int8", [False, True])

@@ -59,7 +59,7 @@ class OnnxBackend:
             }
         try:
             shortlist = bundle.shortlist
-            made = cls(ModelGraphs(config, weights, bundle.config.alignment), threads, shortlist)
+            made = cls(ModelGraphs(config, weights, bundle.config.alignment, int8_is_exact()), threads, shortlist)
             sizes = len(weights["source_embedding.weight"].values), made.vocabulary
             beam_search(made, [[EOS]], DecodeOptions(beam_size=1, max_length_ratio=0.1, max_length_extra=1))
         except KeyError as error:
@@ -109,8 +109,8 @@ class Lists:
         """The subwords (N, T) of the tails of sources, and their weights in the order of `names`."""
         ids = np.stack([self.shortlist.tail(ids, width) for ids in sentences])
         bias = np.where(ids == PAD, np.float32(NEVER), self._bias[ids])
-        found = [self._matrix[ids].transpose(0, 2, 1), bias[:, None]]
-        return ids, found if self._scales is None else [*found, self._scales[ids][:, None]]
+        found = [self._matrix[ids], bias[:, :, None]]
+        return ids, found if self._scales is None else [*found, self._scales[ids][:, :, None]]
 
 
 @dataclass(frozen=True)

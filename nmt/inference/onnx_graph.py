@@ -28,8 +28,15 @@ NEVER = -1e30  # a score of no probability, finite so that no difference of two 
 class ModelGraphs(Parts):
     """The graphs of one model."""
 
-    def __init__(self, config: ModelConfig, weights: dict[str, Stored], alignment: AlignmentHead | None = None) -> None:
-        """`weights` by the names of the state dict, tied ones under each of their names; `alignment` is the head that is shown."""
+    def __init__(
+        self,
+        config: ModelConfig,
+        weights: dict[str, Stored],
+        alignment: AlignmentHead | None = None,
+        signed: bool = False,
+    ) -> None:
+        """`weights` by the names of the state dict, tied ones under each of their names; `alignment` is the head that is shown; `signed`
+        says that sums of products of uint8 and int8 are exact."""
         scale = 1.0 if isinstance(config.init, float) else config.embedding**0.5  # as in `Seq2Seq`
         super().__init__(weights, scale)
         self.config = config
@@ -42,6 +49,7 @@ class ModelGraphs(Parts):
         }[config.wiring]
         self.alignment = alignment or AlignmentHead()
         self.shown = ""  # the weights (R, S) of that head
+        self.signed = signed
         self.state_widths = [
             width
             for cell, width in zip(config.decoder.cells, config.decoder.widths, strict=True)
@@ -151,8 +159,8 @@ class ModelGraphs(Parts):
         vocabulary has no probability.
 
         With a `shortlist` V are its head and the T subwords of each sentence's tail, of which more inputs say what weights they have:
-        `tail_matrix` (N, E, T), in uint8 with 128 for zero where `output` is int8, then also `tail_scales` (N, 1, T), and `tail_bias`
-        (N, 1, T).
+        `tail_matrix` (N, T, E), in uint8 with 128 for zero where `output` is int8, then also `tail_scales` (N, T, 1), and `tail_bias`
+        (N, T, 1).
         """
         g = self.g = Writer()
         names = [f"state_{i}" for i in range(len(self.state_widths) + bool(self.fed))]
@@ -180,10 +188,9 @@ class ModelGraphs(Parts):
             inputs += [(f"{kind}_{number}", FLOAT, ("N", "A", f"{kind}_1", f"{kind}_2")) for kind in ("keys", "values")]
         inputs += [(name, FLOAT, ("P", width)) for name, width in zip(names, widths, strict=True)]
         if shortlist:
-            inputs += [("tail_matrix", FLOAT, ("N", self.config.embedding, "T")), ("tail_bias", FLOAT, ("N", 1, "T"))]
-            if self.weights["output"].scales is not None:
-                inputs[-2] = ("tail_matrix", UINT8, ("N", self.config.embedding, "T"))
-                inputs.append(("tail_scales", FLOAT, ("N", 1, "T")))
+            int8 = self.weights["output"].scales is not None
+            inputs.append(("tail_matrix", UINT8 if int8 else FLOAT, ("N", "T", self.config.embedding)))
+            inputs += [(f"tail_{part}", FLOAT, ("N", "T", 1)) for part in ("bias", *(("scales",) if int8 else ()))]
         return g.finished(inputs, results)
 
     def _deep_step(self, x: str, state: list[str]) -> tuple[str, list[str]]:
@@ -350,20 +357,26 @@ class ModelGraphs(Parts):
         some = Stored(stored.values[head], None if stored.scales is None else stored.scales[head])
         bias = np.where(head == PAD, np.float32(NEVER), self.values("output_bias")[head])
         of_head = self.product(vector, "output.head", some, bias, self._bounded)
-        sentences = g.op("Shape", "mask", start=0, end=1)
-        shape = self.joined_shape(sentences, g.ints(-1, self.config.embedding))
+        shape = self.joined_shape(g.op("Shape", "mask", start=0, end=1), g.ints(-1, self.config.embedding))
+
+        def columns(x: str) -> str:
+            """`x` (R, E) as (N, E, K): few columns beside a matrix that is read once."""
+            return g.op("Transpose", g.op("Reshape", x, shape), perm=[0, 2, 1])
+
         if stored.scales is None:
-            of_tail = g.op("MatMul", g.op("Reshape", vector, shape), "tail_matrix")
+            of_tail = g.op("MatMul", "tail_matrix", columns(vector))
         else:
-            rounded, largest = self.quantised(vector, self._bounded)
+            # What is not signed is exact everywhere, what is signed only where such products don't saturate, and twice as fast there.
+            rounded, largest = self.quantised(vector, self._bounded, signed=self.signed)
             zero = g.constant(np.array(128, np.uint8), "zero_point")
-            whole = g.op("MatMulInteger", g.op("Reshape", rounded, shape), "tail_matrix", zero, zero)
-            scales = g.op("Mul", "tail_scales", g.number(1 / 127))
-            of_tail = g.op("Mul", g.op("Cast", whole, to=FLOAT), scales)
+            zeros = [zero] if self.signed else [zero, zero]
+            whole = g.op("MatMulInteger", "tail_matrix", columns(rounded), *zeros)
+            of_tail = g.op("Mul", g.op("Cast", whole, to=FLOAT), g.op("Mul", "tail_scales", g.number(1 / 127)))
             if largest:
-                of_tail = g.op("Mul", of_tail, g.op("Reshape", largest, self.joined_shape(sentences, g.ints(-1, 1))))
-        of_tail = g.op("Add", of_tail, "tail_bias")
-        steps = g.op("Shape", "tail_bias", start=2, end=3)
+                one = self.joined_shape(g.op("Shape", "mask", start=0, end=1), g.ints(1, -1))
+                of_tail = g.op("Mul", of_tail, g.op("Reshape", largest, one))
+        of_tail = g.op("Transpose", g.op("Add", of_tail, "tail_bias"), perm=[0, 2, 1])  # (N, K, T)
+        steps = g.op("Shape", "tail_bias", start=1, end=2)
         return g.op("Concat", of_head, g.op("Reshape", of_tail, self.joined_shape(g.ints(-1), steps)), axis=-1)
 
     def _best(self, log_p: str, words: int | None) -> tuple[str, str]:

@@ -108,14 +108,19 @@ class Parts:
         product = g.op("Mul", g.op("MatMulIntegerToFloat", *inputs, domain="com.microsoft"), largest)
         return product if added is None else g.op("Add", product, added)
 
-    def quantised(self, x: str, bounded: bool) -> tuple[str, str]:
-        """`x` (..., K) in uint8 with 128 for zero, in steps of 1/127 of the largest of its row, and these (..., 1); of 1, and "", where it
-        is `bounded` by it."""
+    def quantised(self, x: str, bounded: bool, signed: bool = False) -> tuple[str, str]:
+        """`x` (..., K) in uint8 with 128 for zero, or in int8 where it is to be `signed`, in steps of 1/127 of the largest of its row, and
+        these (..., 1); of 1, and "", where it is `bounded` by it."""
         g, largest = self.g, ""
         if not bounded:
             largest = g.op("Max", g.op("ReduceMax", g.op("Abs", x), g.ints(-1), keepdims=1), g.number(_SMALLEST))
             x = g.op("Div", x, largest)
-        return g.op("QuantizeLinear", x, g.number(1 / 127), g.constant(np.array(128, np.uint8), "zero_point")), largest
+        zero = (
+            g.constant(np.array(0, np.int8), "signed_zero")
+            if signed
+            else g.constant(np.array(128, np.uint8), "zero_point")
+        )
+        return g.op("QuantizeLinear", x, g.number(1 / 127), zero), largest
 
     def embedded(self, name: str, ids: str) -> str:
         """The rows (..., E) of an embedding for `ids`, scaled."""

@@ -19,7 +19,7 @@ from nmt.text.tokenizer import EOS, PAD
 
 FILE = "shortlist.safetensors"
 _SHARE = 8  # one subword in so many is on everybody's list
-_EACH = 16  # subwords more for each source subword that there is room for
+_EACH = 8  # subwords more for each source subword that there is room for
 _BLOCK = 64  # the lists' lengths are multiples of it
 
 Ids = NDArray[np.int64]
@@ -53,13 +53,10 @@ class Shortlist:
         is room; then the next most frequent ones; then padding, where there are no more."""
         room = self.tail_length(width)
         ranked = self.candidates[list(dict.fromkeys(source))].T.reshape(-1).astype(np.int64)
-        ranked = ranked[~self._shared[ranked]]
-        _, first = np.unique(ranked, return_index=True)
-        chosen = ranked[np.sort(first)[:room]]
-        if len(chosen) < room:
-            more = self._rest[: room + len(chosen)]
-            chosen = np.concatenate((chosen, more[~np.isin(more, chosen)]))
-        return _filled(chosen, room)
+        ranked = np.concatenate((ranked[~self._shared[ranked]], self._rest[: 2 * room]))
+        first = np.empty(len(self.frequent), np.int64)  # where each of them stands first
+        first[ranked[::-1]] = np.arange(len(ranked) - 1, -1, -1)
+        return _filled(ranked[first[ranked] == np.arange(len(ranked))], room)
 
     def save(self, path: Path) -> None:
         """Write the file; raise `BundleError` where that can't be done."""
