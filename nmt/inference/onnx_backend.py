@@ -23,6 +23,7 @@ from nmt.inference.weights import Stored, int8_rows, read_stored, tied_names
 from nmt.text.tokenizer import EOS, PAD
 
 _OTHER = "{}: its tensors are not those of the model that config.yaml describes"
+_KEPT = 1024  # steps after which the memory between them that is not in use is given back to the system
 _MASKED = np.float32(-1e9)  # added to scores at padding
 
 Floats = NDArray[np.float32]
@@ -40,6 +41,7 @@ class OnnxBackend:
         # Of the arrays of the memory, keys and values of each attention in turn, the axis of source steps.
         self.step_axes = (2 if graphs.config.attention == "additive" else 3, 2) * self.attentions
         self._encoder, self.step = (_session(graph, threads) for graph in (graphs.encoder(), graphs.step()))
+        self.steps = 0  # of all running batches
         self.lists = None if shortlist is None else Lists(graphs, shortlist, threads)
         self.shortlist = shortlist is not None
 
@@ -178,7 +180,8 @@ class OnnxRows:
             self._bindings[key] = self._bound(len(tokens), top, whole)
         bound = self._bindings[key]
         bound.tokens[:], bound.rows[:] = tokens, self._rows
-        self._session.run_with_iobinding(bound.binding)
+        self._backend.steps += 1
+        self._session.run_with_iobinding(bound.binding, _giving_back() if self._backend.steps % _KEPT == 0 else None)
         self._state, self._other = self._other, self._state
         if self._filled != len(tokens):
             self._filled = len(tokens)
@@ -284,6 +287,14 @@ def _session(graph: Graph, threads: int) -> Any:
     ):  # then such products are taken in another way, which is exact everywhere and half as fast with VNNI
         options.add_session_config_entry("session.x64quantprecision", "1")
     return onnxruntime.InferenceSession(graph.model, options, providers=["CPUExecutionProvider"])
+
+
+@functools.cache
+def _giving_back() -> Any:
+    """How to run a step after which the arena keeps nothing that is free, so that it doesn't grow with every new mixture of shapes."""
+    options = onnxruntime.RunOptions()
+    options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+    return options
 
 
 @functools.cache
