@@ -91,10 +91,8 @@ class Phrases:
         places = [k // len(banks)] * len(banks)
         places[-1] += k % len(banks)
         spare = 0
-        for order in (
-            range(len(banks) - 1, -1, -1),
-            range(len(banks)),
-        ):  # what one can't fill goes to those below, then above
+        downwards = range(len(banks) - 1, -1, -1)
+        for order in (downwards, downwards[::-1]):  # what a bank can't fill goes to those below, then to those above
             for number in order:
                 places[number] += spare
                 spare = max(0, places[number] - len(banks[number]))
