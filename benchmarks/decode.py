@@ -83,8 +83,17 @@ BUNDLE = Path("data/pretrained/tatoeba-en-de")
 _JOEYNMT = """
 import sys
 sys.stdin = open(sys.argv[1], encoding="utf-8")
-sys.argv = ["joeynmt", "translate", sys.argv[2]]  # with a file for the output it fails
+sys.argv[:] = ["joeynmt", "translate", *sys.argv[2:]]  # with a file for the output it fails
+from joeynmt import prediction
 from joeynmt.__main__ import main
+search, length = prediction.search, int(sys.argv.pop())
+
+def forced(**options):
+    output, *others = search(**options | {"min_output_length": length})  # which its own call forgets
+    assert output.shape[1] == length, output.shape
+    return output, *others
+
+prediction.search = forced
 main()
 """
 _CTRANSLATE2 = """
@@ -212,7 +221,7 @@ def joeynmt_rate(turn: Turn, source: Path) -> Callable[[int], float]:
 
     def rate(beam: int) -> float:
         settings["testing"]["beam_size"] = beam
-        log = turn.call(tool, "-c", _JOEYNMT, str(source), turn.write(settings))
+        log = turn.call(tool, "-c", _JOEYNMT, str(source), turn.write(settings), str(LENGTH))
         return len(lines) / float(re.findall(r"Generation took ([\d.]+)\[sec\]", log)[-1])
 
     return rate
