@@ -85,7 +85,12 @@ class ModelGraphs(Parts):
         results |= {f"state_{number}": part for number, part in enumerate(parts)}
         if self.fed:
             results[f"state_{len(parts)}"] = self.zeros(self.fed)
-        return g.finished([("ids", INT64, ("S", "B")), ("lengths", INT64, ("B",))], results)
+        return self._finished([("ids", INT64, ("S", "B")), ("lengths", INT64, ("B",))], results)
+
+    def _finished(self, inputs: Sequence[tuple[str, int, Sequence[int | str]]], results: dict[str, str]) -> Graph:
+        """The graph that was being written; nothing of it is kept here."""
+        graph, self.g = self.g.finished(inputs, results), Writer()
+        return graph
 
     def _deep_encoder(self, x: str) -> str:
         for i, width in enumerate(self.config.encoder.widths):
@@ -191,7 +196,7 @@ class ModelGraphs(Parts):
             int8 = self.weights["output"].scales is not None
             inputs.append(("tail_matrix", UINT8 if int8 else FLOAT, ("N", "T", self.config.embedding)))
             inputs += [(f"tail_{part}", FLOAT, ("N", "T", 1)) for part in ("bias", *(("scales",) if int8 else ()))]
-        return g.finished(inputs, results)
+        return self._finished(inputs, results)
 
     def _deep_step(self, x: str, state: list[str]) -> tuple[str, list[str]]:
         g, stack = self.g, self.config.decoder
