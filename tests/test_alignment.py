@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -138,8 +139,11 @@ def test_words_look_where_their_subwords_look_together() -> None:
     attention = np.array([[0.4, 0.3, 0.3, 0.0], [0.1, 0.2, 0.7, 0.0], [0.0, 0.0, 0.1, 0.9]], np.float32)
     looks = by_words(attention, [0, 1, 1], ["▁ein", "▁Haus", "."])
     np.testing.assert_allclose(looks, [[0.4, 0.6, 0.0], [0.1, 0.9, 0.0]], atol=1e-6)  # the full stop does not count
-    assert aligned(attention, [0, 1, 1], ["▁ein", "▁Haus", "."]) == [Word("ein", 1), Word("Haus.", 1)]
-    assert aligned(attention, [0, 1, 1], ["▁ein", "▁Haus", "▁."])[2] == Word(".", None)  # which looks at the end mark
+    ein, haus = aligned(attention, [0, 1, 1], ["▁ein", "▁Haus", "."])
+    assert (ein.text, ein.source, haus.text, haus.source) == ("ein", 1, "Haus.", 1)
+    assert (ein.share, haus.share) == pytest.approx((0.6, 0.9))
+    dot = aligned(attention, [0, 1, 1], ["▁ein", "▁Haus", "▁."])[2]
+    assert (dot.text, dot.source) == (".", None)  # which looks at the end mark
     assert aligned(np.zeros((0, 1), np.float32), [], []) == []
 
 
@@ -168,12 +172,19 @@ def test_what_is_copied_and_what_the_model_sees(subwords: list[str], kept: list[
         ([("ukasz", 0), ("as", 0), ("kommt.", 1)], {0: Copy("Łukasz", True)}, 1, "Łukasz kommt."),
         ([("Da", 0), ("ukas.", 1)], {1: Copy("Łukasz", True)}, 1, "Da Łukasz."),
         ([("Da", 0), ("ukas.", 1)], {1: Copy("Łukasz!", True)}, 1, "Da Łukasz!"),
+        ([("Kennst", 0), ("du", 1, 0.5), ("ukas?", 1, 0.9)], {1: Copy("Łukasz?", True)}, 1, "Kennst du Łukasz?"),
+        (
+            [("Ich", 0), ("gab", 1, 0.95), ("es", 2), ("ukas.", 1, 0.97)],
+            {1: Copy("Łukasz", True)},
+            2,
+            "Ich gab es Łukasz.",
+        ),
         ([("Da", None)], {0: Copy("Łukasz", True)}, 0, "Da Łukasz"),
         ([], {0: Copy("😀", False), 1: Copy("你好", False)}, -1, "😀 你好"),
     ],
 )
 def test_copies_come_where_they_belong(
-    words: list[tuple[str, int | None]], copied: dict[int, Copy], last: int, expected: str
+    words: list[tuple[Any, ...]], copied: dict[int, Copy], last: int, expected: str
 ) -> None:
     found = with_copies([Word(*word) for word in words], copied, last)
     assert " ".join(word.text for word in found) == expected

@@ -12,13 +12,17 @@ from nmt.text.tokenizer import SPACE, UNK
 
 Weights = NDArray[np.float32]
 
+_SURE = 0.9  # share of its attention by which a word is taken to be a part of an unknown name
+
 
 @dataclass(frozen=True)
 class Word:
-    """A word of a translation, and the number of the source word that it comes from, None where the model looked at none."""
+    """A word of a translation, the number of the source word that it comes from, None where the model looked at none, and what share of the
+    attention went there."""
 
     text: str
     source: int | None
+    share: float = 1.0
 
 
 def word_numbers(pieces: Sequence[str]) -> list[int]:
@@ -58,7 +62,12 @@ def aligned(attention: Weights, source: Sequence[int], target: Sequence[str]) ->
     for number, piece in zip(word_numbers(target), target, strict=True):
         texts[number] += piece.replace(SPACE, "")
     best, end = looks.argmax(axis=1), looks.shape[1] - 1
-    return [Word(text, None if at == end else int(at)) for text, at in zip(texts, best, strict=True) if text]
+    shares = looks.max(axis=1) / np.maximum(looks.sum(axis=1), 1e-9)
+    return [
+        Word(text, None if at == end else int(at), float(share))
+        for text, at, share in zip(texts, best, shares, strict=True)
+        if text
+    ]
 
 
 # --- what the model has no subwords for -----------------------------------------------------------------------------------
@@ -93,19 +102,26 @@ def copies(ids: Sequence[int], surfaces: Sequence[str]) -> tuple[list[int], dict
 
 
 def with_copies(words: Sequence[Word], copied: Mapping[int, Copy], last: int) -> list[Word]:
-    """The words of a translation, and among them what is copied from the source: a whole word in the place of what the model made of it
-    (Luong et al. 2015, "Addressing the rare word problem"), else after what comes from the words before it, or at the end where no word
-    comes after it; `last` is the source's last word that the model knows."""
+    """The words of a translation, and among them what is copied from the source (Luong et al. 2015, "Addressing the rare word problem").
+
+    A whole word takes the place of what the model made of it: the word that looks there most, and its neighbours that surely do. Anything
+    else comes after what comes from the words before it, or at the end where no word comes after it; `last` is the source's last word that
+    the model knows.
+    """
     found = list(words)
     for number, copy in copied.items():
         text = copy.text
         made = [place for place, word in enumerate(found) if copy.whole and word.source == number]
         if made:
-            said = found[made[-1]].text
+            first = last_made = max(made, key=lambda place: found[place].share)
+            while first - 1 in made and found[first - 1].share > _SURE:
+                first -= 1
+            while last_made + 1 in made and found[last_made + 1].share > _SURE:
+                last_made += 1
+            said = found[last_made].text
             if text[-1].isalnum():
                 text += said[len(said.rstrip(".,;:!?")) :]
-            found[made[0]] = Word(text, number)
-            found = [word for place, word in enumerate(found) if place not in made[1:]]
+            found[first : last_made + 1] = [Word(text, number)]
         else:
             before = [place for place, word in enumerate(found) if word.source is not None and word.source < number]
             nearest = max((found[place].source or 0 for place in before), default=0)
