@@ -64,6 +64,11 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     command.add_argument("--limit", type=int, metavar="N", help="only the first N pairs")
     command.set_defaults(run=_distill)
 
+    _add_bundling(commands)
+
+
+def _add_bundling(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """The commands that make a bundle, or add to one."""
     command = commands.add_parser("bundle", help="make a self-contained model of a training run")
     command.add_argument("run_folder", type=Path, metavar="RUN")
     command.add_argument("--output", type=Path, metavar="FOLDER", help="default: RUN/bundle")

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nmt.commands.arguments import decoding, needs
+from nmt.commands.arguments import decoding
 from nmt.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
@@ -178,7 +178,6 @@ def _align(options: argparse.Namespace) -> int:
         from nmt.corpus.store import PreparedCorpus
         from nmt.training.bundling import choose_alignment
 
-        needs("torch")
         choose_alignment(options.bundle, PreparedCorpus.open(Path(options.corpus)))
     test = corpus_test_set(options.corpus, options.split)
     found = evaluate_alignment(_open_translator(options), test.pairs)

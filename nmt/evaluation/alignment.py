@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _OUTSIDE = ".,;:!?\"'()[]«»„“”‚‘’…-"  # of a word, no part of it
 _FEWEST = 50  # copies that a head is judged by, at least
-_ENOUGH = 500
+_ENOUGH = 500  # and at most, or little more
 
 
 @dataclass(frozen=True)
@@ -76,12 +76,14 @@ def best_head(
         copied = copied_words(source, target)
         if not copied or words >= _ENOUGH or not attentions:
             continue
-        part = Part.of(0, normalize(source), tokenizers[0], copying=False)
-        given = tokenizers[1].encode([normalize(target)])[0]
+        ids, given = (
+            tokenizer.encode([normalize(text)])[0] for tokenizer, text in zip(tokenizers, (source, target), strict=True)
+        )
+        part = Part.of(0, normalize(source), ids, tokenizers[0])
         pieces = tokenizers[1].pieces(given)
         with evaluating(model), recorded(attentions) as calls:
-            ids = torch.tensor([part.ids], device=model.device)
-            memory = model.encode(ids, torch.tensor([len(part.ids)], device=model.device))
+            encoded = torch.tensor([part.ids], device=model.device)
+            memory = model.encode(encoded, torch.tensor([len(part.ids)], device=model.device))
             model.decode(torch.tensor([[BOS, *given]], device=model.device), memory, memory.state)
             for layer, attention in enumerate(attentions):
                 weights = torch.cat([attention.heads_weights(*call.arguments)[0] for call in calls[attention]], dim=1)

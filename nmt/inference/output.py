@@ -37,9 +37,18 @@ class Part:
     inside_word: bool = False  # whether it goes on where the segment before it was cut within a word
 
     @classmethod
-    def of(cls, text: int, content: str, vocabulary: Tokenizer, copying: bool, inside_word: bool = False) -> Part:
-        """The segment `content`; with `copying` the characters that have no subword are copied, else the model sees that there are some."""
-        ids, surfaces = vocabulary.encode([content])[0], vocabulary.surfaces(content)
+    def of(
+        cls,
+        text: int,
+        content: str,
+        ids: Sequence[int],
+        vocabulary: Tokenizer,
+        copying: bool = False,
+        inside_word: bool = False,
+    ) -> Part:
+        """The segment `content`, whose subwords are `ids`; with `copying` the characters that have none are copied, else the model sees
+        that there are some."""
+        surfaces = vocabulary.surfaces(content)
         kept, copied = copies(ids, surfaces) if copying and UNK in ids else (list(range(len(ids))), {})
         numbers = word_numbers(surfaces)
         return cls(

@@ -212,10 +212,10 @@ class Translator:
             for text in pair:
                 self.validate(text)
             source, target = map(normalize, pair)
-            given = self.vocabularies.target.encode([target])[0]
-            if not source or not given:
+            ids, given = self.vocabularies.source.encode([source])[0], self.vocabularies.target.encode([target])[0]
+            if not ids or not given:
                 raise InputError(f"pair {index + 1}: there is no text on one of its sides")
-            parts.append(Part.of(index, source, self.vocabularies.source, copying=False))
+            parts.append(Part.of(index, source, ids, self.vocabularies.source))
             sentences.append(Sentence(parts[-1].ids, options, [*given, EOS]))
         futures = self.engine.submit_all(sentences, Priority.DOCUMENT)
         scored = [
@@ -270,11 +270,12 @@ class Translator:
         parts = []
         for index, (text, ids) in enumerate(zip(clean, tokenizer.encode(clean), strict=True)):
             if len(ids) <= self.max_source_tokens:
-                parts += [self._part(index, text)] if ids else []
+                parts += [Part.of(index, text, ids, tokenizer, self._copies)] if ids else []
                 continue
             segments = split_long(text, lambda part: len(tokenizer.encode([part])[0]), self.max_source_tokens)
-            parts += [self._part(index, segment.text, segment.inside_word) for segment in segments]
+            cut = tokenizer.encode([segment.text for segment in segments])
+            parts += [
+                Part.of(index, segment.text, its, tokenizer, self._copies, segment.inside_word)
+                for segment, its in zip(segments, cut, strict=True)
+            ]
         return parts
-
-    def _part(self, index: int, content: str, inside_word: bool = False) -> Part:
-        return Part.of(index, content, self.vocabularies.source, self._copies, inside_word)

@@ -140,10 +140,15 @@ def _fill(
         alignment=head,
         sha256={name: sha256(folder / name) for name in (*dict.fromkeys(names), WEIGHTS)},
     )
-    (folder / CONFIG).write_text(nmt.config.dump(bundle), encoding="utf-8")
-    metrics = _metrics(run, config, corpus, steps, options) | {"alignment": asdict(copied) if head else None}
+    alignment = {"alignment": asdict(copied) if head else None}
+    _write_about(folder, bundle, _metrics(run, config, corpus, steps, options) | alignment)
+
+
+def _write_about(folder: Path, config: BundleConfig, metrics: dict[str, Any]) -> None:
+    """Write what a bundle says of itself: configuration, metrics, model card."""
+    (folder / CONFIG).write_text(nmt.config.dump(config), encoding="utf-8")
     (folder / METRICS).write_text(json.dumps(metrics, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    (folder / CARD).write_text(model_card(bundle, metrics), encoding="utf-8")
+    (folder / CARD).write_text(model_card(config, metrics), encoding="utf-8")
 
 
 def _metrics(
@@ -182,33 +187,28 @@ def _metrics(
 def choose_alignment(path: Path, corpus: PreparedCorpus) -> Copied:
     """Choose the head of attention that a bundle shows by the corpus's validation split, and write it into the bundle.
 
-    Raises `DataError` where the split has too few words that are copied to tell.
+    Raises `DataError` where the split has too few words that are copied to tell, `BundleError` for a bundle without metrics.
     """
     bundle = Bundle.open(path)
+    if not bundle.metrics:
+        raise BundleError(f"{path / METRICS}: missing: what is chosen is recorded there")
     pairs = list(corpus.pairs("validation"))
     head, copied = best_head(load_model(bundle, 1), (bundle.source_tokenizer, bundle.target_tokenizer), pairs)
     if head is None:
         raise DataError(f"{corpus.path}: its validation split has {copied.words} copied words, too few to choose by")
     config = bundle.config.model_copy(update={"format": FORMAT, "alignment": head})
-    metrics = bundle.metrics | {"alignment": asdict(copied)}
-    (path / CONFIG).write_text(nmt.config.dump(config), encoding="utf-8")
-    (path / METRICS).write_text(json.dumps(metrics, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    (path / CARD).write_text(model_card(config, metrics), encoding="utf-8")
+    _write_about(path, config, bundle.metrics | {"alignment": asdict(copied)})
     return copied
 
 
 def add_shortlist(path: Path, corpus: PreparedCorpus) -> Shortlist:
     """Learn a shortlist from the training pairs of a corpus and put it into a bundle; raise `BundleError` where their subwords differ."""
     bundle = Bundle.open(path)
-    for mine, its in zip(
-        (bundle.source_tokenizer, bundle.target_tokenizer),
-        (corpus.source_tokenizer, corpus.target_tokenizer),
-        strict=True,
-    ):
-        if mine.model != its.model:
-            raise BundleError(
-                f"{corpus.path}: its subwords are not those of {path}: take the corpus that it was trained on"
-            )
+    mine, its = ((one.source_tokenizer.model, one.target_tokenizer.model) for one in (bundle, corpus))
+    if mine != its:
+        raise BundleError(
+            f"{corpus.path}: its subwords are not those of {path}: take the corpus that it was trained on"
+        )
     shortlist = make_shortlist(learn_lexicon(corpus), len(corpus.source_tokenizer))
     shortlist.save(path / SHORTLIST)
     checksums = bundle.config.sha256 | {SHORTLIST: sha256(path / SHORTLIST)}

@@ -22,9 +22,8 @@ class Objective(nn.Module):
         super().__init__()
         self.model, self.smoothing, self.agree = model, config.label_smoothing, config.r_drop
         self.guide, self.guided = guide, config.guided_alignment
-        self.taught = (
-            list(model.decoder.attentions())[-1:] if guide else []
-        )  # in a list: a part of the model, not of this module
+        # In a list: it is a part of the model, not of this module.
+        self.taught = list(model.decoder.attentions())[-1:] if guide else []
         if guide and not self.taught:
             raise ConfigError("optimizer.guided_alignment: this decoder has no attention that could be taught")
 
