@@ -1,6 +1,8 @@
 """The launcher behind `nmt serve`: start Ray Serve on this machine, serve until SIGTERM or Ctrl-C, drain, stop.
 
-    python -m serving [--config FILE] [--host HOST] [--port PORT] [BUNDLE ...]
+    python -m serving [--config FILE] [--host HOST] [--port PORT] [--ingress haproxy|proxy] [BUNDLE ...]
+
+SIGHUP reads the file again and changes what is served, without failing a request.
 
 Ray's own command `serve run` can start the same configuration, but at SIGTERM it drops the requests in flight.
 """
@@ -17,22 +19,32 @@ import shlex
 import signal
 import socket
 import sys
+import tempfile
 import threading
-from collections.abc import Sequence
+import time
+import urllib.request
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import nmt.config
 from nmt.errors import ConfigError, NMTError, ServiceError
+from serving import haproxy
 from serving.config import IMPORT_PATH, ServeFile, check_models, load
 
+_HAPROXY = "RAY_SERVE_ENABLE_HA_PROXY"
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AUTH_MODE": "token",  # Ray's own ports listen on every network interface
     "RAY_worker_niceness": "0",  # Ray's 15 lets any other process on the machine starve the service
-    # HAProxy answers faster than Ray's Python proxy, but it opens statistics without a password on every network
-    # interface. Who wants it sets this to 1.
-    "RAY_SERVE_ENABLE_HA_PROXY": "0",
+    # What Ray calls optimised for throughput, but for what the launcher's own calls do without: fewer threads and less writing a request.
+    "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
+    "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "100",
+    "RAY_SERVE_LOG_TO_STDERR": "0",
+    "RAY_SERVE_USE_GRPC_BY_DEFAULT": "1",
+    "RAY_SERVE_FREEZE_GC_ON_STARTUP": "1",
+    "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "5",  # for HAProxy to learn that a gateway goes
     "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serving.middleware.proxy_middleware",
     # A dead proxy is noticed in seconds instead of half a minute; a slow one, on a busy machine, is given its time.
     "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
@@ -41,6 +53,7 @@ _ENVIRONMENT = {
 }
 # Requests are small; by default Ray would take 30 % of the memory for its object store.
 _LOCAL: dict[str, Any] = {"include_dashboard": False, "object_store_memory": 128 * 1024 * 1024}
+_ANSWERS_S = 30.0  # for what is before the gateway to know of it
 _FLUSH_S = 0.5  # for the last answers to pass through the proxy
 
 
@@ -49,16 +62,24 @@ class _Stop(BaseException):
 
 
 class _Signals:
-    """SIGTERM and SIGINT: during start-up they raise `_Stop`, afterwards they are counted."""
+    """SIGTERM and SIGINT: during start-up they raise `_Stop`, afterwards they are counted. SIGHUP asks for the file to be read again."""
 
     def __init__(self) -> None:
         self.stop = threading.Event()
         self.hurry = threading.Event()
+        self.some = threading.Event()
         self._serving = False
 
     def install(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._handle)
+        signal.signal(signal.SIGHUP, lambda *_: self.some.set())
+
+    def wait(self) -> bool:
+        """Until the next signal; whether it was to read the file again."""
+        self.some.wait()
+        self.some.clear()
+        return not self.stop.is_set()
 
     def serving(self) -> None:
         """Start-up is over."""
@@ -70,6 +91,7 @@ class _Signals:
         if self.stop.is_set():
             self.hurry.set()
         self.stop.set()
+        self.some.set()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -77,11 +99,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(argv)
     signals = _Signals()
     signals.install()
+
+    def read() -> ServeFile:
+        path = options.config or nmt.config.shipped("configs") / "serve.yaml"
+        file = load(path, options.models, options.host, options.port)
+        if file.application.import_path != IMPORT_PATH:
+            raise ConfigError(
+                f"import_path {file.application.import_path!r}: `nmt serve` runs {IMPORT_PATH}; use `serve run`"
+            )
+        check_models(file.application.args)
+        return file
+
     try:
-        file = load(
-            options.config or nmt.config.shipped("configs") / "serve.yaml", options.models, options.host, options.port
-        )
-        return _serve(file, signals)
+        with tempfile.TemporaryDirectory(prefix="strata-") as folder:
+            return _serve(read, signals, options, Path(folder))
     except NMTError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -95,33 +126,41 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--config", type=Path, metavar="FILE", help="a Ray Serve file (default: configs/serve.yaml)")
     parser.add_argument("--host", help="address to listen on (default: from the file)")
     parser.add_argument("--port", type=int, help="port to listen on (default: from the file)")
+    parser.add_argument("--metrics-port", type=int, help="port of Prometheus metrics (default: the one after --port)")
+    parser.add_argument(
+        "--ingress",
+        choices=("haproxy", "proxy"),
+        help="what is before the gateway: HAProxy, or Ray Serve's own proxy, which is slower (default: HAProxy where there is one)",
+    )
     return parser
 
 
-def _serve(file: ServeFile, signals: _Signals) -> int:
-    if file.application.import_path != IMPORT_PATH:
-        raise ConfigError(
-            f"import_path {file.application.import_path!r}: `nmt serve` runs {IMPORT_PATH}; use `serve run`"
-        )
-    config = file.application.args
-    check_models(config)
+def _serve(read: Callable[[], ServeFile], signals: _Signals, options: argparse.Namespace, folder: Path) -> int:
+    file = read()
+    metrics_port = options.metrics_port or file.http_options.port + 1
     cluster = os.environ.get("RAY_ADDRESS")
     if not cluster:
         _check_port(file.http_options.host, file.http_options.port)
+        _check_port("0.0.0.0", metrics_port, "--metrics-port")
     _set_environment()
     try:
         import ray  # only here: everything that can be wrong is said before Ray takes its second to import
+
+        if not cluster:  # whose nodes have an environment of their own
+            _choose_ingress(options.ingress, folder)
         from ray import serve
     except ImportError:
         raise ConfigError("serving needs Ray Serve: pip install 'strata-nmt[serve]'") from None
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     try:
-        _init(ray, cluster)
+        _init(ray, cluster, metrics_port)
         signals.install()  # Ray sets its own
         _start(serve, file)
+        _wait_until_it_answers(file)
         signals.serving()
         _announce(serve, file)
-        signals.stop.wait()
+        while signals.wait():
+            file = _reload(serve, file, read)
         print("stopping: requests in flight are finished first", flush=True)
         _drain(serve, file, signals)
         if cluster:
@@ -133,13 +172,56 @@ def _serve(file: ServeFile, signals: _Signals) -> int:
         ray.shutdown()
 
 
-def _init(ray: Any, cluster: str | None) -> None:
+def _choose_ingress(ingress: str | None, folder: Path) -> None:
+    """HAProxy where it is asked for, or nothing is said and there is one. Raises `ConfigError`."""
+    if ingress != "proxy" and not (ingress is None and os.environ.get(_HAPROXY) == "0"):
+        try:
+            haproxy.install(folder)
+        except (ImportError, OSError) as error:
+            if ingress == "haproxy":
+                raise ConfigError(f"there is no HAProxy here: {error}; use --ingress proxy") from None
+        else:
+            os.environ[_HAPROXY] = "1"
+            return
+    os.environ[_HAPROXY] = "0"
+
+
+def _reload(serve: Any, before: ServeFile, read: Callable[[], ServeFile]) -> ServeFile:
+    """Serve what the file says now, model by model beside the old ones, and return it; what is wrong with it changes nothing."""
+    from serving.app import build_config
+
+    try:
+        file = read()
+        if file.http_options != before.http_options or file.application.name != before.application.name:
+            print("host, port and name stay as they are until the service is started anew", flush=True)
+            application = file.application.model_copy(update={"name": before.application.name})
+            file = file.model_copy(update={"http_options": before.http_options, "applications": [application]})
+        config = file.application.args
+        where = _where(file)
+        retired = [path for path in check_models(before.application.args) if path not in check_models(config)]
+        if retired:  # they stay until no gateway knows them any more
+            serve.run(build_config(config, retired), **where)
+        serve.run(build_config(config), **where)
+    except (NMTError, RuntimeError) as error:
+        print(
+            f"not read again: {_reason(serve, before.application.name) or _first_line(error)}",
+            file=sys.stderr,
+            flush=True,
+        )
+        return before
+    print(f"read again: {', '.join(config.models)}", flush=True)
+    return file
+
+
+def _init(ray: Any, cluster: str | None, metrics_port: int) -> None:
     """Connect to the cluster at that address, or start Ray on this machine. Raises `ServiceError`."""
     try:
         if cluster:
             ray.init(cluster, log_to_driver=False, logging_level=logging.ERROR)
         else:
-            ray.init("local", log_to_driver=False, logging_level=logging.ERROR, **_LOCAL)
+            ray.init(
+                "local", log_to_driver=False, logging_level=logging.ERROR, _metrics_export_port=metrics_port, **_LOCAL
+            )
     except Exception as error:  # Ray raises bare ones when the machine is too busy or the address is wrong
         where = f"no Ray cluster at {cluster}" if cluster else "Ray did not start"
         raise ServiceError(f"{where}: {_first_line(error)}") from error
@@ -149,7 +231,7 @@ def _first_line(error: Exception) -> str:
     return str(error).partition("\n")[0]
 
 
-def _check_port(host: str, port: int) -> None:
+def _check_port(host: str, port: int, option: str = "--host and --port") -> None:
     """Raise `ConfigError` when nothing can listen there; Ray would only try again and again."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
@@ -159,7 +241,7 @@ def _check_port(host: str, port: int) -> None:
     except OSError as error:
         reasons = {errno.EADDRINUSE: "the port is in use", errno.EACCES: "not allowed to listen there"}
         reason = reasons.get(error.errno or 0, error.strerror or "cannot listen there")
-        raise ConfigError(f"{host}:{port}: {reason}; choose another by --host and --port") from None
+        raise ConfigError(f"{host}:{port}: {reason}; choose another by {option}") from None
 
 
 def _set_environment() -> None:
@@ -171,15 +253,47 @@ def _set_environment() -> None:
     os.environ["PYTHONPATH"] = os.pathsep.join(path for path in dict.fromkeys(paths) if path)
 
 
+def _where(file: ServeFile) -> dict[str, Any]:
+    application = file.application
+    return {
+        "name": application.name,
+        "route_prefix": application.route_prefix,
+        "logging_config": file.logging_config,
+    }
+
+
+def _wait_until_it_answers(file: ServeFile) -> None:
+    """What is before the gateway learns of it a moment after Serve says that it runs."""
+    ends = time.monotonic() + _ANSWERS_S
+    while time.monotonic() < ends:
+        try:
+            with urllib.request.urlopen(f"{_url(file)}/readyz", timeout=5):
+                return
+        except OSError:
+            time.sleep(0.05)
+    raise ServiceError(f"{_url(file)} does not answer")
+
+
+def _url(file: ServeFile) -> str:
+    host, port = file.http_options.host, file.http_options.port
+    shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
+    return f"http://{shown}:{port}{file.application.route_prefix.rstrip('/')}"
+
+
 def _start(serve: Any, file: ServeFile) -> None:
     from ray.exceptions import RayError
 
-    from serving.app import build
+    from serving.app import build_config
 
     application = file.application
     try:
-        serve.start(proxy_location=file.proxy_location, http_options=file.http_options.model_dump(exclude_none=True))
-        serve.run(build(application.args.model_dump()), name=application.name, route_prefix=application.route_prefix)
+        serve.start(
+            proxy_location=file.proxy_location,
+            http_options=file.http_options.model_dump(exclude_none=True),
+            logging_config=file.logging_config,
+            tracing_config=file.tracing_config,
+        )
+        serve.run(build_config(application.args), **_where(file))
     except RuntimeError as error:
         reason = _reason(serve, application.name) or _first_line(error)
         raise ServiceError(f"the service did not start: {reason}") from error
@@ -198,9 +312,7 @@ def _reason(serve: Any, name: str) -> str:
 
 def _announce(serve: Any, file: ServeFile) -> None:
     """Print where the service is, and a command to try it that works as printed."""
-    host, port = file.http_options.host, file.http_options.port
-    shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
-    url = f"http://{shown}:{port}{file.application.route_prefix.rstrip('/')}"
+    url = _url(file)
     request: dict[str, Any] = {"text": ["Good morning!", "How are you?"]}
     if len(file.application.args.models) > 1:
         request["model"] = serve.get_app_handle(file.application.name).model_names.remote().result(timeout_s=60)[0]

@@ -22,7 +22,8 @@ from nmt.inference.types import DecodeOptions, Translation
 from serving.protocol import DeadlineExceeded, Overloaded, Unavailable
 
 _DOCUMENT = 8  # texts; a request with more lets shorter ones go first
-_STALLED_S = 10.0  # an engine that has work and makes no step for so long is stuck
+_SHARE = 0.75  # of the capacity, for documents
+_STALLED_S = 5.0  # an engine that has work and makes no step for so long is stuck
 _RATE_S = 10.0  # the time that the rate is taken over
 _log = logging.getLogger(__name__)
 
@@ -62,12 +63,13 @@ class Admission:
             raise Unavailable("the translator is stopping")
         if not texts:
             return []
-        if self._in_hand + len(texts) > self._capacity:
+        priority = Priority.DOCUMENT if len(texts) > _DOCUMENT else Priority.INTERACTIVE
+        # Documents leave room for who waits at a screen; the first one is let in whatever its size.
+        room = self._capacity if priority is Priority.INTERACTIVE or not self._in_hand else int(_SHARE * self._capacity)
+        if self._in_hand + len(texts) > room:
             self._refused += 1
             raise Overloaded(f"{self._in_hand} texts are in hand already", self._time_to_clear())
-        pending = self._translator.begin(
-            texts, options, Priority.DOCUMENT if len(texts) > _DOCUMENT else Priority.INTERACTIVE
-        )
+        pending = self._translator.begin(texts, options, priority)
         self._pending.add(pending)
         self._in_hand += len(texts)
         limit = self._deadline_s if timeout_s is None else min(timeout_s, self._deadline_s)

@@ -1,174 +1,65 @@
-"""The Ray Serve application: translator replicas behind a FastAPI gateway; one handle call for each request."""
+"""The Ray Serve application: a FastAPI gateway before translator replicas, or, on one machine, holding the models itself."""
 
 from __future__ import annotations
 
 import asyncio
-import importlib
-import logging
+import hashlib
 import os
+import re
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any
 
 import ray
 from fastapi import FastAPI
 from ray import serve
-from ray.exceptions import ObjectLostError, RayActorError, RayError, WorkerCrashedError
 from ray.serve import Application
-from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, RayServeException
+from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
 from ray.serve.handle import DeploymentHandle
 
-from nmt.errors import InputError
-from nmt.inference.bundle import ModelInfo
-from nmt.inference.engine import Priority
-from nmt.inference.types import DecodeOptions, Translation
-from serving import admission
-from serving.admission import Admission
+from serving.backend import Model, Models, RemoteModel
 from serving.config import ServeConfig, check_models, parse_args
 from serving.gateway import Activity, create_app
-from serving.protocol import DeadlineExceeded, Overloaded, Overrides, Refusal, ServedModel, Unavailable
+from serving.keys import KeyStore
+from serving.replica import TranslatorReplica
 
-T = TypeVar("T")
-
-_CANARY = "Good morning!"
-_READY_TIMEOUT_S = 3.0
-_ATTEMPTS = 5  # a text that kills its replica must not kill all that come after it
-_BACKOFF_S = 0.1  # before the second attempt; three times as long before each further one
-_LOST = (RayActorError, WorkerCrashedError, ObjectLostError, DeploymentUnavailableError)
-_log = logging.getLogger("ray.serve")
-
-
-class Translator(admission.Translator, Protocol):
-    """What a replica needs of `nmt.inference.translator.Translator`; the class is named by `loader`."""
-
-    info: ModelInfo
-    defaults: DecodeOptions
-
-    def validate(self, text: str) -> None:
-        """Raise `InputError` for a text that cannot be translated."""
-
-
-class TranslatorReplica:
-    """Holds one model and translates what all gateways send, in shared batches."""
-
-    def __init__(self, path: str, threads: int, config: ServeConfig) -> None:
-        """Load the bundle at `path` and decode a first sentence, so that a replica that is up has proved that it works."""
-        module, _, name = config.loader.partition(":")
-        loader = getattr(importlib.import_module(module), name)
-        self._translator = cast(Translator, loader.load(Path(path), threads=threads))
-        self._defaults = config.decode or self._translator.defaults
-        self._translator.begin([_CANARY], self._defaults, Priority.INTERACTIVE).results()
-        self._admission = Admission(self._translator, config.queue.texts, config.deadline_s)
-
-    async def translate(self, texts: list[str], overrides: Overrides, timeout_s: float) -> list[Translation] | Refusal:
-        """A translation for each text, or why not."""
-        try:
-            options = overrides.apply(self._defaults)
-            for text in texts:
-                self._translator.validate(text)
-            return await self._admission.translate(texts, options, timeout_s)
-        except InputError as error:
-            return Refusal("input", str(error))
-        except DeadlineExceeded as error:
-            return Refusal("deadline", str(error), error.retry_after)
-        except Unavailable as error:
-            return Refusal("overloaded", str(error), error.retry_after)
-
-    async def describe(self) -> ServedModel:
-        """What this replica serves."""
-        return ServedModel(self._translator.info, self._defaults)
-
-    async def statistics(self) -> dict[str, float]:
-        """What `Admission.statistics` says."""
-        return self._admission.statistics()
-
-    async def check_health(self) -> None:
-        """Called by Serve, which replaces a replica that raises here."""
-        if not self._admission.healthy():
-            raise RuntimeError("the engine has stopped or is stuck")
-
-
-class ServeBackend:
-    """The models behind the gateway, as Serve handles; sends a request again when the replica that had it died."""
-
-    def __init__(self, handles: dict[str, DeploymentHandle[Any]]) -> None:
-        """`handles`: a label for messages to the handle of each model's deployment."""
-        self._handles = handles
-        self._known: dict[str, ServedModel] = {}
-
-    async def models(self) -> list[ServedModel]:
-        """The models, asked for once and remembered; waits for those that still load."""
-        missing = [label for label in self._handles if label not in self._known]
-        await asyncio.gather(*map(self._describe, missing))
-        return [self._known[label] for label in self._handles]
-
-    async def ready(self) -> list[str]:
-        """Ask a replica of every model now."""
-
-        async def problem(label: str) -> str | None:
-            try:
-                async with asyncio.timeout(_READY_TIMEOUT_S):
-                    await self._describe(label)
-            except (TimeoutError, Unavailable, RayError, RayServeException):
-                return label
-            return None
-
-        return [label for label in await asyncio.gather(*map(problem, self._handles)) if label]
-
-    async def translate(
-        self, model: str, texts: list[str], overrides: Overrides, timeout_s: float
-    ) -> list[Translation]:
-        """One call for the whole request; what is left of the time goes along with each attempt."""
-        label = next(label for label, served in self._known.items() if served.info.name == model)
-        ends = time.monotonic() + timeout_s
-
-        async def attempt() -> list[Translation] | Refusal:
-            left = max(0.0, ends - time.monotonic())
-            return cast(
-                "list[Translation] | Refusal", await self._handles[label].translate.remote(texts, overrides, left)
-            )
-
-        result = await self._retrying(label, attempt)
-        if isinstance(result, Refusal):
-            raise result.error()
-        return result
-
-    async def _describe(self, label: str) -> None:
-        async def attempt() -> ServedModel:
-            return cast(ServedModel, await self._handles[label].describe.remote())
-
-        self._known[label] = await self._retrying(label, attempt)
-
-    async def _retrying(self, label: str, attempt: Callable[[], Awaitable[T]]) -> T:
-        """`attempt`, again when the replica dies under it: translating twice does no harm. The caller sets the time limit."""
-        for number in range(1, _ATTEMPTS + 1):
-            try:
-                return await attempt()
-            except BackPressureError:
-                raise Overloaded(f"{label} has too many requests waiting") from None
-            except _LOST as error:
-                _log.warning("%s: attempt %d of %d ended by %s", label, number, _ATTEMPTS, type(error).__name__)
-                if number < _ATTEMPTS:
-                    await asyncio.sleep(_BACKOFF_S * 3 ** (number - 1))
-        raise Unavailable(f"{label} is not available", 5.0)
+GATEWAY = "gateway"
 
 
 class Gateway:
-    """The ingress: the FastAPI app of `serving.gateway` on top of the models' handles."""
+    """The ingress: the FastAPI app of `serving.gateway` on top of the models."""
 
-    def __init__(self, config: ServeConfig, handles: dict[str, DeploymentHandle[Any]]) -> None:
+    def __init__(
+        self,
+        config: ServeConfig,
+        models: dict[str, DeploymentHandle[Any] | tuple[str, int]],
+        _retired: dict[str, DeploymentHandle[Any]],
+    ) -> None:
+        """`models` by label: the handle of each, or the path and threads of what is loaded here. Those retired are only kept up."""
         self._config = config
-        self._backend = ServeBackend(handles)
+        self._local: list[TranslatorReplica] = []
+        self._backend = Models({label: self._model(label, what) for label, what in models.items()})
         self._activity = Activity(config.queue.requests)
 
+    def _model(self, label: str, what: DeploymentHandle[Any] | tuple[str, int]) -> Model:
+        if not isinstance(what, tuple):
+            return RemoteModel(label, what)
+        self._local.append(TranslatorReplica(what[0], what[1], self._config))
+        return self._local[-1]
+
     def __serve_build_asgi_app__(self) -> FastAPI:
-        """Called by Serve after the constructor. Its proxy puts X-Request-ID on responses, so that the app must not."""
+        """Called by Serve after the constructor. What is before it puts X-Request-ID on responses, so that the app must not."""
         return create_app(self._backend, self._config, self._activity, request_ids=False)
 
     async def model_names(self) -> list[str]:
         """Names of the models, in the order of the configuration."""
         return [model.info.name for model in await self._backend.models()]
+
+    async def check_health(self) -> None:
+        """Called by Serve every second."""
+        for replica in self._local:
+            await replica.check_health()
 
     async def drain(self, seconds: float) -> int:
         """Take no new requests and wait for those in flight, `seconds` at most; return how many are left."""
@@ -184,31 +75,100 @@ def build(args: dict[str, Any]) -> Application:
 
     Raises `ConfigError` and `BundleError` before anything is started.
     """
-    config = parse_args(args)
+    return build_config(parse_args(args))
+
+
+def build_config(config: ServeConfig, retired: Sequence[Path] = ()) -> Application:
+    """As `build`; the models of the folders `retired` stay up for the gateway that is being replaced, and are not served by the new one."""
     paths = check_models(config)
-    cores, processes = _cores(), len(paths) * config.replicas
-    threads = config.threads or max(1, int((cores - 1) / processes))  # gateway and proxy together keep a core busy
-    labels = [path.name if [p.name for p in paths].count(path.name) == 1 else str(path) for path in paths]
-    handles = {}
-    for number, (label, path) in enumerate(zip(labels, paths, strict=True), start=1):
-        deployment = serve.deployment(
-            name="translator" if len(paths) == 1 else f"translator-{number}",
-            num_replicas=config.replicas,
-            ray_actor_options={"num_cpus": reserved_cores(cores, processes, threads)},
-            max_ongoing_requests=config.gateways * config.queue.requests + 64,
-            logging_config={"enable_access_log": False},  # the gateway's log has a line for each request already
-            **_options(config),
+    if config.keys:
+        KeyStore.open(Path(config.keys))  # what is wrong with it is said now
+        config = config.model_copy(update={"keys": str(Path(config.keys).resolve())})
+    cores, processes = _cores(), len(paths) * (1 if config.one_hop else config.most_replicas)
+    # Without a hop between, what HTTP takes is little; with one, gateway and proxy together keep a core busy.
+    threads = config.threads or max(1, int((cores if config.one_hop else cores - 1) / processes))
+    reserved = {"num_cpus": reserved_cores(cores, 1 if config.one_hop else processes, threads)}
+    if config.device == "cuda":
+        reserved["num_gpus"] = 1  # for each process: the models of a fused gateway share it
+    if config.one_hop:
+        here = {label: (str(path), threads) for label, path in _labels(paths).items()}
+        return _gateway(config, paths, reserved).bind(config, here, {})
+
+    def translators(paths: Sequence[Path]) -> dict[str, Any]:
+        return {
+            label: _translator(label, path, config, reserved).bind(str(path), threads, config)
+            for label, path in _labels(paths).items()
+        }
+
+    return _gateway(config, paths, {"num_cpus": 0}).bind(config, translators(paths), translators(retired))
+
+
+def _labels(paths: Sequence[Path]) -> dict[str, Path]:
+    """Paths by their last part where that is enough."""
+    names = [path.name for path in paths]
+    return {path.name if names.count(path.name) == 1 else str(path): path for path in paths}
+
+
+def _translator(label: str, path: Path, config: ServeConfig, reserved: dict[str, float]) -> Any:
+    scaling: dict[str, Any] = {"num_replicas": config.replicas}
+    if config.autoscale:
+        auto = config.autoscale
+        policy = AutoscalingPolicy(
+            policy_function="serving.scaling:ByWaitingTokens", policy_kwargs={"waiting_tokens": auto.waiting_tokens}
         )
-        handles[label] = deployment(TranslatorReplica).bind(str(path), threads, config)
-    gateway = serve.deployment(
-        name="gateway",
+        scaling = {
+            "autoscaling_config": AutoscalingConfig(
+                min_replicas=auto.min_replicas,
+                max_replicas=auto.max_replicas,
+                upscale_delay_s=auto.up_s,
+                downscale_delay_s=auto.down_s,
+                look_back_period_s=max(2.0, min(30.0, auto.down_s)),
+                metrics_interval_s=1.0,
+                policy=policy,
+            )
+        }
+    deployment = serve.deployment(
+        name=f"translator-{re.sub(r'[^A-Za-z0-9.-]', '-', label)}",
+        ray_actor_options=reserved,
+        max_ongoing_requests=config.gateways * config.queue.requests + 64,
+        logging_config={
+            "encoding": "JSON",
+            "enable_access_log": False,
+        },  # the gateway's log has a line for each request already
+        **scaling,
+        **_options(config),
+    )
+    return _versioned(deployment(TranslatorReplica), _version(path, config))
+
+
+def _gateway(config: ServeConfig, paths: Sequence[Path], reserved: dict[str, float]) -> Any:
+    deployment = serve.deployment(
+        name=GATEWAY,
         num_replicas=config.gateways,
-        ray_actor_options={"num_cpus": 0},
+        ray_actor_options=reserved,
         # Above the gateway's own limit, so that it is the gateway that refuses: at once, and in our words.
         max_ongoing_requests=2 * config.queue.requests + 64,
         **_options(config),
     )
-    return gateway(serve.ingress()(Gateway)).bind(config, handles)
+    version = _digest(config.model_dump_json(), *(_version(path, config) for path in paths))
+    return _versioned(deployment(serve.ingress()(Gateway)), version)
+
+
+def _versioned(deployment: Any, version: str) -> Any:
+    """Serve leaves a deployment alone whose version is the same; without one, all replicas start anew. Its name for that is private."""
+    deployment._version = version
+    return deployment
+
+
+def _version(path: Path, config: ServeConfig) -> str:
+    """The same for the same bundle and the same settings of its replicas."""
+    files = sorted((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in path.iterdir())
+    others = {"models", "replicas", "autoscale", "gateways", "limits", "keys", "pivot", "proxies"}
+    return _digest(str(path), str(files), config.model_dump_json(exclude=others))
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
 def reserved_cores(cores: float, processes: int, threads: int) -> float:
@@ -224,7 +184,7 @@ def _options(config: ServeConfig) -> dict[str, Any]:
     return {
         "max_surge_percent": 100,  # an update starts the new replica before it stops the old one
         "max_constructor_retry_count": 3,
-        "health_check_period_s": 2.0,
+        "health_check_period_s": 1.0,  # three failures in a row, and a replica is replaced
         "health_check_timeout_s": 15.0,
         "graceful_shutdown_timeout_s": config.drain_s,
         "graceful_shutdown_wait_loop_s": 0.2,

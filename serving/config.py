@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -29,6 +29,9 @@ class Limits(Section):
     n_best: int = Field(10, ge=1, le=64, description="translations of each text")
     beam_size: int = Field(16, ge=1, le=64, description="hypotheses of the search")
     body_seconds: float = Field(20.0, gt=0, description="time in which the whole body must have arrived")
+    requests_per_minute: int = Field(
+        6000, ge=1, description="requests of one key, or of one address where no keys are asked for, at each gateway"
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> Limits:
@@ -44,6 +47,22 @@ class Queue(Section):
     requests: int = Field(256, ge=1, description="requests that one gateway handles at the same time")
 
 
+class Autoscale(Section):
+    """How many replicas of a model there are, by what its engines have waiting."""
+
+    min_replicas: int = Field(1, ge=1, le=256)
+    max_replicas: int = Field(4, ge=1, le=256)
+    waiting_tokens: int = Field(2000, ge=1, description="source subwords waiting for which there is one replica more")
+    up_s: float = Field(5.0, ge=0, description="how long there must be more to do before a replica is added")
+    down_s: float = Field(120.0, ge=0, description="how long there must be less to do before one is taken away")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Autoscale:
+        if self.max_replicas < self.min_replicas:
+            raise ValueError(f"max_replicas {self.max_replicas} is less than min_replicas {self.min_replicas}")
+        return self
+
+
 class ServeConfig(Section):
     """The whole service."""
 
@@ -54,7 +73,18 @@ class ServeConfig(Section):
         ge=1,
         description="running batches of each replica, a processor thread each; null shares out all cores but one",
     )
+    autoscale: Autoscale | None = Field(None, description="in the place of `replicas`: as many as are needed")
+    device: Literal["cpu", "cuda"] = Field("cpu", description="cuda: each replica has a GPU of its own")
     gateways: int = Field(1, ge=1, le=64, description="gateway processes")
+    fused: bool | None = Field(
+        None,
+        description="the gateway translates itself, a hop less; null: where there is one gateway and one replica of each model",
+    )
+    pivot: bool = Field(
+        True, description="translate by two models through a shared language where no model does it directly"
+    )
+    keys: str | None = Field(None, description="file of API keys (python -m serving.keys); null: none is asked for")
+    proxies: int = Field(0, ge=0, le=8, description="further proxies in front, whose X-Forwarded-For is to be believed")
     deadline_s: float = Field(60.0, gt=0, le=3600, description="longest time that a request may take")
     drain_s: float = Field(60.0, ge=0, le=3600, description="longest time that requests in flight get at shutdown")
     limits: Limits = Limits()
@@ -71,7 +101,25 @@ class ServeConfig(Section):
             )
         if len(set(self.models)) < len(self.models):
             raise ValueError("models names the same bundle twice; use replicas for more processes")
+        if self.fused and not self._single:
+            raise ValueError(
+                "fused: true is for one gateway and one replica: leave it out, or autoscale and the numbers"
+            )
         return self
+
+    @property
+    def _single(self) -> bool:
+        return self.replicas == 1 and self.gateways == 1 and self.autoscale is None
+
+    @property
+    def one_hop(self) -> bool:
+        """Whether the gateway translates itself."""
+        return self._single if self.fused is None else self.fused
+
+    @property
+    def most_replicas(self) -> int:
+        """Replicas of each model, at most."""
+        return self.autoscale.max_replicas if self.autoscale else self.replicas
 
 
 class HTTPOptions(Section):
@@ -97,6 +145,8 @@ class ServeFile(Section):
 
     proxy_location: str = "EveryNode"
     http_options: HTTPOptions = HTTPOptions()
+    logging_config: dict[str, Any] = Field({"encoding": "JSON"}, description="as Ray Serve has it")
+    tracing_config: dict[str, Any] | None = Field(None, description="as Ray Serve has it")
     applications: list[Application] = Field(min_length=1, max_length=1)
 
     @property

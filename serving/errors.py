@@ -19,6 +19,8 @@ _log = logging.getLogger(__name__)
 
 _CODES = {
     400: "bad_request",
+    401: "no_key",
+    403: "unknown_key",
     404: "not_found",
     405: "method_not_allowed",
     408: "request_timeout",
@@ -34,9 +36,9 @@ _CODES = {
 class Refused(Exception):
     """A request that is answered by `status` with a message for the caller; `code` defaults to the status' own."""
 
-    def __init__(self, status: int, message: str, code: str | None = None) -> None:
+    def __init__(self, status: int, message: str, code: str | None = None, retry_after: float | None = None) -> None:
         super().__init__(message)
-        self.status, self.message, self.code = status, message, code
+        self.status, self.message, self.code, self.retry_after = status, message, code, retry_after
 
 
 def answer(status: int, message: str, code: str | None = None, retry_after: float | None = None) -> JSONResponse:
@@ -57,7 +59,10 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(Refused)
     async def refused(_: Request, error: Refused) -> JSONResponse:
-        return answer(error.status, error.message, error.code)
+        response = answer(error.status, error.message, error.code, error.retry_after)
+        if error.status == 401:
+            response.headers["WWW-Authenticate"] = "Bearer"
+        return response
 
     @app.exception_handler(InputError)
     async def unacceptable(_: Request, error: InputError) -> JSONResponse:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import resources
@@ -17,9 +18,11 @@ from pydantic_core import from_json
 import nmt
 from nmt.inference.types import Translation
 from serving import errors
+from serving.access import Access
 from serving.config import Limits, ServeConfig
 from serving.errors import Refused
-from serving.middleware import BodyLimit, RequestId
+from serving.metrics import count_request
+from serving.middleware import BodyLimit, Measured, RequestId
 from serving.protocol import Backend, DeadlineExceeded, Overloaded, Overrides, ServedModel, Unavailable, UnknownModel
 from serving.schema import (
     Alternative,
@@ -32,9 +35,9 @@ from serving.schema import (
     TranslateResponse,
 )
 
-_KNOWN = list(TranslateRequest.model_fields)
+_KNOWN = [name for name in TranslateRequest.model_fields if name != "api_key"]
 _ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"model": ErrorResponse} for status in (400, 404, 408, 413, 415, 422, 429, 500, 503)
+    status: {"model": ErrorResponse} for status in (400, 401, 403, 404, 408, 413, 415, 422, 429, 500, 503)
 }
 _BODY = {
     "requestBody": {
@@ -42,6 +45,7 @@ _BODY = {
         "content": {"application/json": {"schema": TranslateRequest.model_json_schema()}},
     }
 }
+_APIS = {"/v1/translate": "v1"}  # what is measured, and what it is called
 _ASSETS = {
     "swagger-ui-bundle.js": "application/javascript",
     "swagger-ui.css": "text/css",
@@ -79,6 +83,7 @@ def create_app(
     activity = activity or Activity(config.queue.requests)
     app = FastAPI(title="Strata", version=nmt.__version__, docs_url=None, redoc_url=None)
     app.add_middleware(BodyLimit, limit=config.limits.body_bytes)
+    app.add_middleware(Measured, apis=_APIS, observe=count_request)
     if request_ids:
         app.add_middleware(RequestId)
     errors.install(app)
@@ -89,27 +94,46 @@ def create_app(
 
 
 def _add_translate(app: FastAPI, backend: Backend, config: ServeConfig, activity: Activity) -> None:
+    access = Access(config)
+
     @app.post("/v1/translate", response_model=TranslateResponse, responses=_ERRORS, openapi_extra=_BODY)
     async def translate(request: Request) -> JSONResponse:
         """Translate a text or a list of texts."""
         with activity.request():
+            known = access.admitted(request)
             wanted = parse(await _body(request, config.limits.body_seconds))
+            if not known:
+                access.admit(request, wanted.api_key)
             texts = [wanted.text] if isinstance(wanted.text, str) else wanted.text
             check(wanted, texts, config.limits)
             try:
                 async with asyncio.timeout(config.deadline_s):
-                    model = choose(wanted, await backend.models())
-                    overrides = Overrides(wanted.beam_size, wanted.n_best, wanted.length_penalty)
-                    found = await backend.translate(model.info.name, texts, overrides, config.deadline_s)
+                    route = choose(wanted, await backend.models(), config.pivot)
+                    request.state.pair = f"{route[0].info.source_language}-{route[-1].info.target_language}"
+                    found = await _translated(backend, route, texts, wanted, config.deadline_s)
             except TimeoutError:
                 raise DeadlineExceeded(f"not translated within {config.deadline_s:g} s") from None
-            return JSONResponse(_answer(wanted, model, found))
+            return JSONResponse(_answer(wanted, route, found))
 
     @app.get("/v1/models", response_model=ModelList, responses={503: {"model": ErrorResponse}})
     async def models() -> ModelList:
         """The models that are served."""
         async with asyncio.timeout(config.deadline_s):
             return ModelList(models=[_entry(model) for model in await backend.models()])
+
+
+async def _translated(
+    backend: Backend, route: list[ServedModel], texts: list[str], wanted: TranslateRequest, seconds: float
+) -> list[Translation]:
+    """The texts through one model, or through one after the other: then all but the last say their best alone."""
+    ends = time.monotonic() + seconds
+    *before, last = route
+    for model in before:
+        first = Overrides(wanted.beam_size, None, wanted.length_penalty)
+        found = await backend.translate(model.info.name, texts, first, ends - time.monotonic())
+        texts = [translation.text for translation in found]
+    overrides = Overrides(wanted.beam_size, wanted.n_best, wanted.length_penalty)
+    return await backend.translate(last.info.name, texts, overrides, ends - time.monotonic())
 
 
 def _add_state(app: FastAPI, backend: Backend, activity: Activity) -> None:
@@ -214,8 +238,8 @@ def check(wanted: TranslateRequest, texts: list[str], limits: Limits) -> None:
         raise Refused(422, f"n_best {wanted.n_best} is more than beam_size {wanted.beam_size}: raise beam_size")
 
 
-def choose(wanted: TranslateRequest, models: list[ServedModel]) -> ServedModel:
-    """The one model that fits the request's `model`, `source` and `target`.
+def choose(wanted: TranslateRequest, models: list[ServedModel], pivot: bool = True) -> list[ServedModel]:
+    """The one model that fits the request's `model`, `source` and `target`, or where none does two, through a language between.
 
     A language matches without regard to case, exactly or else by its first part, so that en-GB finds en. Raises `UnknownModel`
     when none fits, `Refused` (422) when several do.
@@ -226,11 +250,25 @@ def choose(wanted: TranslateRequest, models: list[ServedModel]) -> ServedModel:
         raise UnknownModel(f"no such model; served: {served}")
     exact = [model for model in fitting if _speaks(wanted, model, exactly=True)]
     fitting = exact or [model for model in fitting if _speaks(wanted, model, exactly=False)]
-    if not fitting:
-        raise UnknownModel(f"no model for these languages; served: {served}")
     if len(fitting) > 1:
         raise Refused(422, f"several models fit: name source and target, or model; served: {served}", "ambiguous_model")
-    return fitting[0]
+    if fitting:
+        return fitting
+    if pivot and wanted.model is None and wanted.source and wanted.target:
+        for first in models:
+            for second in models:
+                between = _language(first.info.target_language, False) == _language(second.info.source_language, False)
+                if (
+                    between
+                    and _is(wanted.source, first.info.source_language)
+                    and _is(wanted.target, second.info.target_language)
+                ):
+                    return [first, second]
+    raise UnknownModel(f"no model for these languages; served: {served}")
+
+
+def _is(asked: str, has: str) -> bool:
+    return _language(asked, False) == _language(has, False)
 
 
 def _speaks(wanted: TranslateRequest, model: ServedModel, exactly: bool) -> bool:
@@ -243,8 +281,8 @@ def _language(code: str, exactly: bool) -> str:
     return code if exactly else code.partition("-")[0]
 
 
-def _answer(wanted: TranslateRequest, model: ServedModel, found: list[Translation]) -> dict[str, Any]:
-    several = (wanted.n_best or model.defaults.n_best) > 1
+def _answer(wanted: TranslateRequest, route: list[ServedModel], found: list[Translation]) -> dict[str, Any]:
+    several = (wanted.n_best or route[-1].defaults.n_best) > 1
     texts = [translation.text for translation in found]
     details = [
         Detail(
@@ -258,7 +296,10 @@ def _answer(wanted: TranslateRequest, model: ServedModel, found: list[Translatio
         for item in found
     ]
     response = TranslateResponse(
-        translation=texts[0] if isinstance(wanted.text, str) else texts, model=model.info.name, details=details
+        translation=texts[0] if isinstance(wanted.text, str) else texts,
+        model=" > ".join(model.info.name for model in route),
+        pivot=route[0].info.target_language if len(route) > 1 else None,
+        details=details,
     )
     return response.model_dump(exclude_none=True)
 

@@ -3,31 +3,25 @@
 from __future__ import annotations
 
 import re
+import time
 import uuid
+from collections.abc import Callable, Mapping
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from serving import haproxy
 from serving.errors import answer
 
 REQUEST_ID = "x-request-id"
-_UNSAFE = re.compile(r"[^A-Za-z0-9-]")
-_ID_LENGTH = 128
-
-# By these headers a client could switch off Serve's own timeout and cancellation, and steer its routing.
-_CONTROL = {
-    "x-request-timeout-seconds",
-    "x-request-disconnect-disabled",
-    "serve-multiplexed-model-id",
-    "serve-session-id",
-    "x-session-id",
-}
+_CONTROL = {name.replace("_", "-") for name in haproxy.CONTROL}
+_SAFE = re.compile(haproxy.SAFE_ID.rstrip("$"))
 
 
 def clean_request_id(value: str | None) -> str:
-    """A request id that is safe to echo and to log: at most 128 of [A-Za-z0-9-]; a new one for none."""
-    return _UNSAFE.sub("", (value or "")[:_ID_LENGTH]) or uuid.uuid4().hex
+    """A request id that is safe to echo and to log, which is at most 128 of [A-Za-z0-9-]; a new one in the place of any other."""
+    return value if value is not None and _SAFE.fullmatch(value) else uuid.uuid4().hex
 
 
 def proxy_middleware() -> list[Middleware]:
@@ -72,6 +66,35 @@ class RequestId:
             await send(message)
 
         await self._app(scope, receive, send_with_id)
+
+
+class Measured:
+    """Tells `observe(api, pair, status, seconds)` of every request to one of `apis` (path to name); 499 where the client went away.
+
+    The handler leaves the language pair in `request.state.pair`.
+    """
+
+    def __init__(self, app: ASGIApp, apis: Mapping[str, str], observe: Callable[[str, str, int, float], None]) -> None:
+        self._app, self._apis, self._observe = app, apis, observe
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        api = self._apis.get(scope["path"]) if scope["type"] == "http" else None
+        if api is None:
+            await self._app(scope, receive, send)
+            return
+        started, status = time.monotonic(), 499
+
+        async def send_noted(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        state = scope.setdefault("state", {})
+        try:
+            await self._app(scope, receive, send_noted)
+        finally:
+            self._observe(api, state.get("pair", ""), status, time.monotonic() - started)
 
 
 class _TooLarge(Exception):

@@ -24,6 +24,9 @@ class TranslateRequest(BaseModel):
     beam_size: Annotated[int, Field(ge=1)] | None = Field(None, description="hypotheses kept at each step")
     n_best: Annotated[int, Field(ge=1)] | None = Field(None, description="translations returned for each text")
     length_penalty: Annotated[float, Field(ge=0, le=5)] | None = Field(None, description="0 favours short translations")
+    api_key: Annotated[str, Field(max_length=200)] | None = Field(
+        None, description="where keys are asked for; better in the header Authorization: Bearer KEY"
+    )
 
 
 class Alternative(BaseModel):
@@ -48,7 +51,8 @@ class TranslateResponse(BaseModel):
     """What `POST /v1/translate` answers."""
 
     translation: str | list[str] = Field(description="in the shape of the request's `text`")
-    model: str
+    model: str = Field(description="its name; two names with > between them where it took two models")
+    pivot: str | None = Field(None, description="the language between those two")
     details: list[Detail] = Field(description="one for each text")
 
 

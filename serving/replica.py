@@ -1,0 +1,79 @@
+"""A translator replica: one model, its engine, and who is let in. No Ray here.
+
+The same class stands behind a Serve handle and inside a fused gateway.
+"""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Protocol, cast
+
+from nmt.errors import InputError
+from nmt.inference.bundle import ModelInfo
+from nmt.inference.engine import Priority
+from nmt.inference.types import DecodeOptions, Translation
+from serving import admission, scaling
+from serving.admission import Admission
+from serving.config import ServeConfig
+from serving.metrics import EngineMetrics
+from serving.protocol import DeadlineExceeded, Overrides, Refusal, ServedModel, Unavailable
+
+_CANARY = "Good morning!"
+
+
+class Translator(admission.Translator, Protocol):
+    """What a replica needs of `nmt.inference.translator.Translator`; the class is named by `loader`."""
+
+    info: ModelInfo
+    defaults: DecodeOptions
+
+    def validate(self, text: str) -> None:
+        """Raise `InputError` for a text that cannot be translated."""
+
+
+class TranslatorReplica:
+    """Holds one model and translates what all gateways send, in shared batches."""
+
+    def __init__(self, path: str, threads: int, config: ServeConfig) -> None:
+        """Load the bundle at `path` and decode a first sentence, so that a replica that is up has proved that it works."""
+        module, _, name = config.loader.partition(":")
+        loader = getattr(importlib.import_module(module), name)
+        self._translator = cast(Translator, loader.load(Path(path), threads=threads, device=config.device))
+        self._defaults = config.decode or self._translator.defaults
+        self._translator.begin([_CANARY], self._defaults, Priority.INTERACTIVE).results()
+        self._admission = Admission(self._translator, config.queue.texts, config.deadline_s)
+        self._metrics = EngineMetrics(self._translator.info)
+
+    async def translate(self, texts: list[str], overrides: Overrides, timeout_s: float) -> list[Translation] | Refusal:
+        """A translation for each text, or why not."""
+        try:
+            options = overrides.apply(self._defaults)
+            for text in texts:
+                self._translator.validate(text)
+            return await self._admission.translate(texts, options, timeout_s)
+        except InputError as error:
+            return Refusal("input", str(error))
+        except DeadlineExceeded as error:
+            return Refusal("deadline", str(error), error.retry_after)
+        except Unavailable as error:
+            return Refusal("overloaded", str(error), error.retry_after)
+
+    async def describe(self) -> ServedModel:
+        """What this replica serves."""
+        return ServedModel(self._translator.info, self._defaults)
+
+    async def statistics(self) -> dict[str, float]:
+        """What `Admission.statistics` says."""
+        return self._admission.statistics()
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """Called by Serve, for `scaling.ByWaitingTokens`."""
+        now = self._translator.engine.statistics()
+        return {scaling.WAITING: float(now.waiting_tokens), scaling.BUSY: float(now.running + now.waiting > 0)}
+
+    async def check_health(self) -> None:
+        """Called by Serve every second, which replaces a replica that raises here."""
+        self._metrics.record(self._admission.statistics())
+        if not self._admission.healthy():
+            raise RuntimeError("the engine has stopped or is stuck")

@@ -1,0 +1,163 @@
+"""What a caller notices when parts of the service die: processes are really killed, under 20 requests a second."""
+
+from __future__ import annotations
+
+import functools
+import os
+import signal
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+
+pytest.importorskip("ray.serve")
+
+from serving_process import Service, configuration, free_port, running, under_load, until
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("faults")
+
+
+@pytest.fixture(scope="module")
+def service(folder: Path) -> Iterator[Service]:
+    """Two gateways before two replicas of each model, behind HAProxy."""
+    port = free_port()
+    path = configuration(folder, port, replicas=2, gateways=2, threads=1, deadline_s=40, drain_s=20)
+    with running(path, port, "--ingress", "haproxy") as service:
+        yield service
+
+
+def killed(service: Service, *words: str, all_of_them: bool = False) -> None:
+    """Kill such processes, and wait until there are as many again."""
+    before = service.pids(*words)
+    assert before, f"no process with {words}"
+    gone = before if all_of_them else before[:1]
+    for pid in gone:
+        os.kill(pid, signal.SIGKILL)
+    until(lambda: len([p for p in service.pids(*words) if p not in gone]) >= len(before), 60, f"{words} again")
+
+
+@pytest.mark.parametrize(
+    ("words", "all_of_them"),
+    [
+        (("ServeReplica", "translator-stub"), False),
+        (("ServeReplica", "translator-stub"), True),
+        (("ServeReplica", "gateway"), False),
+        (("ServeController",), False),
+    ],
+    ids=["a translator", "all translators of a model", "a gateway", "the controller"],
+)
+def test_killing_a_part_fails_no_request(service: Service, words: tuple[str, ...], all_of_them: bool) -> None:
+    with under_load(service) as load:
+        time.sleep(1.0)
+        killed(service, *words, all_of_them=all_of_them)
+        time.sleep(2.0)
+    assert len(load.answers) > 50
+    assert load.failed == []
+
+
+@pytest.mark.parametrize("words", [("bin/haproxy", "-db"), ("HAProxyManager",)], ids=["HAProxy", "its manager"])
+def test_haproxy_is_back_within_ten_seconds(service: Service, words: tuple[str, ...]) -> None:
+    [pid, *_] = service.pids(*words)
+    os.kill(pid, signal.SIGKILL)
+    started = time.monotonic()
+
+    def answers() -> bool:
+        try:
+            return service.translate("again", timeout=5).status_code == 200
+        except httpx.TransportError:
+            return False
+
+    until(answers, 30, "an answer")
+    assert time.monotonic() - started < 10
+    with under_load(service) as load:
+        time.sleep(1.0)
+    assert load.failed == []
+
+
+def test_an_engine_that_stalls_is_noticed_and_replaced(service: Service) -> None:
+    before = set(service.replicas("translator-back"))
+    with pytest.raises(httpx.ReadTimeout):
+        service.translate("stall", source="de", timeout=1.0)
+    until(lambda: len(set(service.replicas("translator-back")) - before) >= 1, 40, "a replacement")
+
+
+def test_what_is_served_changes_without_failing_a_request(service: Service, folder: Path) -> None:
+    """A model is added, then one is replaced, then one is removed; the others go on as they are."""
+    stay = set(service.replicas("translator-stub_en"))
+    file = folder / "serve.yaml"
+    first = file.read_text()
+    (folder / "more_en_fr").mkdir()
+    changes = [
+        (
+            first.replace(f"- {folder}/back_de_en", f"- {folder}/back_de_en\n    - {folder}/more_en_fr"),
+            {"stub", "back", "more"},
+        ),
+        (None, {"stub", "back", "more"}),  # the same names, but a file of one has changed
+        (first.replace(f"    - {folder}/back_de_en\n", ""), {"stub"}),
+    ]
+    with under_load(service, target="de") as load:
+        for text, names in changes:
+            if text is None:
+                (folder / "more_en_fr" / "new").touch()
+            else:
+                assert text != first
+                file.write_text(text)
+            old = set(service.replicas("gateway"))
+            service.process.send_signal(signal.SIGHUP)
+            until(functools.partial(gone, service, old), 90, "new gateways")
+            found = httpx.get(f"{service.url}/v1/models", timeout=20).json()["models"]
+            assert {entry["name"] for entry in found} == names
+    assert len(load.answers) > 100
+    assert load.failed == []
+    assert set(service.replicas("translator-stub_en")) == stay, "a model that stays is not loaded anew"
+    file.write_text("applicatons: []")
+    service.process.send_signal(signal.SIGHUP)
+    time.sleep(2.0)
+    assert service.translate("after").status_code == 200, "what is wrong with the file changes nothing"
+    file.write_text(first)
+
+
+def gone(service: Service, pids: set[int]) -> bool:
+    return not pids & set(service.replicas("gateway"))
+
+
+def test_clients_that_hang_up_leave_nothing_behind(service: Service) -> None:
+    """A storm of which four fifths hang up, then normal requests at once."""
+
+    def request(number: int) -> int:
+        try:
+            return service.translate(f"sleep:{1 if number % 5 else 0}", timeout=0.3 if number % 5 else 30).status_code
+        except httpx.TransportError:
+            return 0
+
+    with ThreadPoolExecutor(40) as pool:
+        found = list(pool.map(request, range(200)))
+    assert found.count(0) >= 100
+    started = time.monotonic()
+    assert service.translate("at once").status_code == 200
+    assert time.monotonic() - started < 2.0
+
+
+def test_metrics_and_logs_tell_of_it_without_texts(service: Service) -> None:
+    service.translate("Geheimnis", timeout=20)
+    found = ""
+
+    def exported() -> bool:
+        nonlocal found
+        found = httpx.get(f"http://127.0.0.1:{service.port + 1}/metrics", timeout=10).text
+        return "ray_translate_requests_total{" in found and "ray_translate_sentences_total{" in found
+
+    until(exported, 40, "metrics")
+    line = next(line for line in found.splitlines() if line.startswith("ray_translate_requests_total{"))
+    assert 'api="v1"' in line
+    assert 'pair="en-de"' in found
+    for name in ("ray_translate_request_seconds_bucket", "ray_translate_queue_depth", "ray_translate_queue_tokens"):
+        assert name in found
+    assert "Geheimnis" not in found
+    assert "127.0.0.1" not in "".join(line for line in found.splitlines() if line.startswith("ray_translate"))
