@@ -30,27 +30,9 @@ from typing import Any
 
 import nmt.config
 from nmt.errors import ConfigError, NMTError, ServiceError
-from serving import haproxy
+from serving import environment
 from serving.config import IMPORT_PATH, ServeFile, check_models, load
 
-_HAPROXY = "RAY_SERVE_ENABLE_HA_PROXY"
-_ENVIRONMENT = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_AUTH_MODE": "token",  # Ray's own ports listen on every network interface
-    "RAY_worker_niceness": "0",  # Ray's 15 lets any other process on the machine starve the service
-    # What Ray calls optimised for throughput, but for what the launcher's own calls do without: fewer threads and less writing a request.
-    "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
-    "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "100",
-    "RAY_SERVE_LOG_TO_STDERR": "0",
-    "RAY_SERVE_USE_GRPC_BY_DEFAULT": "1",
-    "RAY_SERVE_FREEZE_GC_ON_STARTUP": "1",
-    "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "5",  # for HAProxy to learn that a gateway goes
-    "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serving.middleware.proxy_middleware",
-    # A dead proxy is noticed in seconds instead of half a minute; a slow one, on a busy machine, is given its time.
-    "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
-    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
-    "RAY_SERVE_QUEUE_LENGTH_RESPONSE_DEADLINE_S": "0.5",
-}
 # Requests are small; by default Ray would take 30 % of the memory for its object store.
 _LOCAL: dict[str, Any] = {"include_dashboard": False, "object_store_memory": 128 * 1024 * 1024}
 _ANSWERS_S = 30.0  # for what is before the gateway to know of it
@@ -142,12 +124,10 @@ def _serve(read: Callable[[], ServeFile], signals: _Signals, options: argparse.N
     if not cluster:
         _check_port(file.http_options.host, file.http_options.port)
         _check_port("0.0.0.0", metrics_port, "--metrics-port")
-    _set_environment()
+    if not cluster:  # whose nodes have an environment of their own
+        environment.prepare(folder, options.ingress, _most_requests(file))
     try:
         import ray  # only here: everything that can be wrong is said before Ray takes its second to import
-
-        if not cluster:  # whose nodes have an environment of their own
-            _choose_ingress(options.ingress, folder)
         from ray import serve
     except ImportError:
         raise ConfigError("serving needs Ray Serve: pip install 'strata-nmt[serve]'") from None
@@ -170,20 +150,6 @@ def _serve(read: Callable[[], ServeFile], signals: _Signals, options: argparse.N
         return 0
     finally:
         ray.shutdown()
-
-
-def _choose_ingress(ingress: str | None, folder: Path) -> None:
-    """HAProxy where it is asked for, or nothing is said and there is one. Raises `ConfigError`."""
-    if ingress != "proxy" and not (ingress is None and os.environ.get(_HAPROXY) == "0"):
-        try:
-            haproxy.install(folder)
-        except (ImportError, OSError) as error:
-            if ingress == "haproxy":
-                raise ConfigError(f"there is no HAProxy here: {error}; use --ingress proxy") from None
-        else:
-            os.environ[_HAPROXY] = "1"
-            return
-    os.environ[_HAPROXY] = "0"
 
 
 def _reload(serve: Any, before: ServeFile, read: Callable[[], ServeFile]) -> ServeFile:
@@ -211,6 +177,11 @@ def _reload(serve: Any, before: ServeFile, read: Callable[[], ServeFile]) -> Ser
         return before
     print(f"read again: {', '.join(config.models)}", flush=True)
     return file
+
+
+def _most_requests(file: ServeFile) -> int:
+    config = file.application.args
+    return config.gateways * config.queue.requests
 
 
 def _init(ray: Any, cluster: str | None, metrics_port: int) -> None:
@@ -242,15 +213,6 @@ def _check_port(host: str, port: int, option: str = "--host and --port") -> None
         reasons = {errno.EADDRINUSE: "the port is in use", errno.EACCES: "not allowed to listen there"}
         reason = reasons.get(error.errno or 0, error.strerror or "cannot listen there")
         raise ConfigError(f"{host}:{port}: {reason}; choose another by {option}") from None
-
-
-def _set_environment() -> None:
-    """Settings that Ray reads from the environment, ours and its processes'; what the user has set stays."""
-    for name, value in _ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    root = str(Path(nmt.__file__).resolve().parent.parent)  # so that the workers find both packages in a clone too
-    paths = [root, *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
-    os.environ["PYTHONPATH"] = os.pathsep.join(path for path in dict.fromkeys(paths) if path)
 
 
 def _where(file: ServeFile) -> dict[str, Any]:

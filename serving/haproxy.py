@@ -8,8 +8,10 @@ before it becomes HAProxy. This module is run without anything but the standard 
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import socket
 import sys
 from pathlib import Path
 
@@ -34,10 +36,17 @@ ENVIRONMENT = {
     "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "75",
     "RAY_SERVE_HAPROXY_NBTHREAD": "1",
 }
+_MOST = "STRATA_MOST_REQUESTS"
+_PORTS = (
+    "RAY_SERVE_HAPROXY_METRICS_PORT",
+    "RAY_SERVE_HAPROXY_STATS_PORT",
+)  # else the same for every cluster of a machine
 
 
-def mended(config: str) -> str:
+def mended(config: str, most_requests: int) -> str:
     """HAProxy's configuration with its pages on 127.0.0.1, its socket for its owner alone, and requests cleaned; once is enough.
+
+    What comes on top of `most_requests` at a time is refused there, in our words, without a word of Python.
 
     Raises `ValueError` where it is not as Ray 2.60 writes it.
     """
@@ -47,7 +56,10 @@ def mended(config: str) -> str:
     cleaned += [f"del-header {_ID} unless {{ req.hdr({_ID}) -m reg {SAFE_ID} }}"]
     cleaned += [f"set-header {_ID} %[uuid()] unless {{ req.hdr({_ID}) -m found }}"]
     rules = "".join(f"    http-request {rule}\n" for rule in cleaned).replace("\\", "\\\\")
-    for pattern, replacement in (
+    refusal = json.dumps({"error": {"code": "overloaded", "message": "too many requests at a time; try again later"}})
+    refused = f"    http-request return status 429 content-type application/json hdr Retry-After 1 string '{refusal}'"
+    refused += f" if METH_POST {{ be_conn gt {most_requests} }}\n"
+    once = (
         (r"(?m)^(frontend prometheus\n\s+bind ):(\d+)$", r"\g<1>127.0.0.1:\2"),
         (r"(?m)^(listen stats\n\s+bind )\*:(\d+)$", r"\g<1>127.0.0.1:\2"),
         (r"(stats socket \S+ mode )666", r"\g<1>600"),
@@ -55,14 +67,16 @@ def mended(config: str) -> str:
         # With these a client that hangs up is noticed only when its answer is there.
         (r"(?m)^\s+option splice-request\n\s+option splice-response\n", ""),
         (r"(?m)^(frontend http_frontend\n\s+bind .*\n)", rf"\1{rules}"),
-    ):
+    )
+    for pattern, replacement in once:
         config, found = re.subn(pattern, replacement, config)
         if found != 1:
             raise ValueError(f"HAProxy's configuration is not as expected: {pattern} is there {found} times")
+    config = re.sub(r"(?m)^(backend (?!default_backend)\S+\n)", rf"\1{refused}", config)
     return _MARK + config
 
 
-def install(folder: Path) -> None:
+def install(folder: Path, most_requests: int) -> None:
     """Have Ray start HAProxy by a script in `folder`; what the user has set in the environment stays.
 
     Raises `FileNotFoundError` or `ImportError` where there is no HAProxy.
@@ -74,15 +88,24 @@ def install(folder: Path) -> None:
     script.write_text(f'#!/bin/sh\nexec "{sys.executable}" -I -S "{Path(__file__).resolve()}" "{binary}" "$@"\n')
     script.chmod(0o700)
     os.environ["RAY_SERVE_HAPROXY_BINARY_PATH"] = str(script)
-    for name, value in ENVIRONMENT.items():
+    for name, value in (ENVIRONMENT | {_MOST: str(most_requests)}).items():
         os.environ.setdefault(name, value)
+    for name in _PORTS:
+        os.environ.setdefault(name, str(free_port()))
+
+
+def free_port() -> int:
+    """A port that nothing listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def main(arguments: list[str]) -> None:
     """Mend the configuration that `-f` names, then become the HAProxy at the first argument."""
     if "-f" in arguments:
         path = Path(arguments[arguments.index("-f") + 1])
-        path.write_text(mended(path.read_text()))
+        path.write_text(mended(path.read_text(), int(os.environ[_MOST])))
     os.execv(arguments[0], arguments)
 
 

@@ -91,14 +91,21 @@ def launch(*arguments: str, **variables: str) -> subprocess.Popen[str]:
     )
 
 
-def configuration(folder: Path, port: int, **args: Any) -> Path:
+def configuration(folder: Path, port: int, location: str = "EveryNode", **args: Any) -> Path:
     """A Serve file for the stub, whose model folders are made beside it."""
     models = [folder / "stub_en_de", folder / "back_de_en"]
     for model in models:
         model.mkdir(exist_ok=True)
-    application = {"args": {"models": list(map(str, models)), "loader": "serving_stub:StubTranslator", **args}}
+    application = {
+        "name": "strata",
+        "route_prefix": "/",
+        "import_path": "serving.app:build",
+        "args": {"models": list(map(str, models)), "loader": "serving_stub:StubTranslator", **args},
+    }
     path = folder / "serve.yaml"
-    path.write_text(yaml.safe_dump({"http_options": {"port": port}, "applications": [application]}))
+    path.write_text(
+        yaml.safe_dump({"proxy_location": location, "http_options": {"port": port}, "applications": [application]})
+    )
     return path
 
 

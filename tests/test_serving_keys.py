@@ -182,11 +182,17 @@ def test_a_file_of_the_same_size_and_time_that_took_the_place_of_the_old_one_is_
     assert store.find(C) == Key("shop", sha256(C))
 
 
+def heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray turns the passing on of its log records off where it has been imported."""
+    for name in ("ray", "ray.serve"):
+        monkeypatch.setattr(logging.getLogger(name), "propagate", True)
+
+
 @pytest.mark.parametrize("breakage", ["text", "empty", "gone"])
 def test_a_file_that_breaks_changes_nothing_and_is_warned_of_once(
     path: Path, breakage: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(logging.getLogger("ray.serve"), "propagate", True)  # Ray turns it off where it was started
+    heard(monkeypatch)
     clock = Clock()
     store = KeyStore.open(path, clock)
     for round_ in (1, 2):  # mended in between: then the next breakage is news again
@@ -210,7 +216,7 @@ def test_a_file_that_breaks_changes_nothing_and_is_warned_of_once(
 def test_a_file_that_is_gone_again_after_it_came_back_is_warned_of_again(
     path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(logging.getLogger("ray.serve"), "propagate", True)
+    heard(monkeypatch)
     clock = Clock()
     store = KeyStore.open(path, clock)
     for _ in range(2):

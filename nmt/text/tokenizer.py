@@ -14,6 +14,7 @@ from nmt.config import Section
 from nmt.errors import BundleError, DataError
 
 PAD, UNK, BOS, EOS = 0, 1, 2, 3
+_TOGETHER = 64  # SentencePiece starts threads for a list of texts, which takes as long as so many texts
 SPACE = "▁"  # what SentencePiece writes for it
 
 
@@ -89,6 +90,8 @@ class Tokenizer:
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of each text, without begin and end marks."""
+        if len(texts) < _TOGETHER:
+            return [self._processor.Encode(text, out_type=int) for text in texts]
         ids: list[list[int]] = self._processor.Encode(list(texts), out_type=int)
         return ids
 

@@ -1,0 +1,106 @@
+"""The service on a Ray cluster of several nodes, simulated on one machine as docs/serving.md has it; a node is lost under load."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("ray.serve")
+
+from serving_process import TESTS, UP_S, Service, configuration, free_port, processes_below, running, under_load, until
+
+RAY = str(Path(sys.executable).parent / "ray")
+
+
+def node_environment(folder: Path) -> dict[str, str]:
+    """What `eval "$(python -m serving.environment FOLDER)"` sets."""
+    paths = os.pathsep.join([str(TESTS.parent), str(TESTS)])
+    command = [sys.executable, "-m", "serving.environment", str(folder), "--most-requests", "512"]
+    printed = subprocess.run(
+        command, capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": paths}
+    ).stdout
+    pairs = (shlex.split(line.removeprefix("export "))[0].partition("=") for line in printed.splitlines())
+    return {**os.environ, "PYTHONPATH": paths, **{name: value for name, _, value in pairs}}
+
+
+def start_node(environment: dict[str, str], *arguments: str) -> subprocess.Popen[bytes]:
+    ports = [
+        f"--{name}-port={free_port()}" for name in ("dashboard-agent-listen", "dashboard-agent-grpc", "metrics-export")
+    ]
+    size = ["--num-cpus=2", "--object-store-memory=100000000"]
+    return subprocess.Popen(
+        [RAY, "start", *arguments, *size, *ports, "--disable-usage-stats", "--block"],
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """Kill what `process` has started, too, and have nobody look for a cluster there."""
+    Path("/tmp/ray/ray_current_cluster").unlink(missing_ok=True)
+    below = processes_below(process.pid)
+    process.kill()
+    process.wait()
+    for pid in below:
+        if Path(f"/proc/{pid}").exists():
+            os.kill(pid, signal.SIGKILL)
+
+
+@pytest.fixture
+def nodes(tmp_path: Path) -> Iterator[tuple[str, list[subprocess.Popen[bytes]], dict[str, str]]]:
+    """The address of a cluster, its head and another node, and their environment."""
+    environment, port = node_environment(tmp_path / "node"), free_port()
+    address = f"127.0.0.1:{port}"
+    started = [start_node(environment, "--head", f"--port={port}", "--include-dashboard=false")]
+    try:
+        until(lambda: answers(port), UP_S, "the head node")
+        started.append(start_node(environment, f"--address={address}"))
+        yield address, started, environment
+    finally:
+        for process in reversed(started):
+            end(process)
+
+
+def answers(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def test_a_node_that_is_lost_fails_no_request(
+    tmp_path: Path, nodes: tuple[str, list[subprocess.Popen[bytes]], dict[str, str]]
+) -> None:
+    address, [_, worker], environment = nodes
+    port = free_port()
+    path = configuration(
+        tmp_path, port, replicas=2, gateways=2, threads=1, deadline_s=40, drain_s=5, location="HeadOnly"
+    )
+    with running(path, port, **environment, RAY_ADDRESS=address) as service:
+
+        def there() -> list[str]:
+            return [command for command in processes_below(worker.pid).values() if "ServeReplica" in command]
+
+        assert any("translator" in command for command in there()), "some of the replicas are on the other node"
+        with under_load(service) as load:
+            time.sleep(1.0)
+            end(worker)
+            time.sleep(8.0)
+        assert len(load.answers) > 100
+        assert load.failed == []
+        stopped(service)
+
+
+def stopped(service: Service) -> None:
+    """SIGTERM takes the application off the cluster, and leaves the cluster up."""
+    service.process.send_signal(signal.SIGTERM)
+    assert service.process.wait(60) == 0
