@@ -27,6 +27,7 @@ format: $(VENV)/.dev
 soak: $(VENV)/.dev
 	$(BIN)/python benchmarks/prepare_memory.py
 	$(BIN)/python benchmarks/decode_soak.py --minutes 30
+	$(BIN)/python benchmarks/serve_soak.py --minutes 30
 
 # A stamp says what is installed; it is made anew when the project's needs change. The folder alone is no proof of that.
 $(BIN)/python:
