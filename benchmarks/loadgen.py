@@ -27,7 +27,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 GOOD, HUNG_UP = "200", "hung up"
 SENTENCES = (  # for where there is no corpus
@@ -72,6 +72,14 @@ SENTENCES = (  # for where there is no corpus
     "We ran out of milk.",
     "I hope that we will see each other again soon.",
 )
+# The body of a request for texts, and the translations in that of an answer.
+DIALECTS: dict[str, tuple[Callable[[Sequence[str]], object], Callable[[Any], object]]] = {
+    "strata": (lambda texts: {"text": texts}, lambda found: found["translation"]),
+    "opennmt": (
+        lambda texts: [{"src": one, "id": 100} for one in texts],
+        lambda found: [one["tgt"] for one in found[0]],
+    ),
+}
 _FRESH_S = 2.0  # a connection that was idle for longer is not used again: the server may be about to close it
 _PAUSE_S = 0.1  # of a client after a request that came to nothing
 
@@ -91,6 +99,7 @@ class Plan:
     seed: int = 1
     host: str = "127.0.0.1"
     path: str = "/v1/translate"
+    dialect: str = "strata"  # one of `DIALECTS`
 
 
 class Answer(NamedTuple):
@@ -270,13 +279,13 @@ class Connection(asyncio.Protocol):
             self._waiter.set_exception(error or ConnectionResetError("closed before the answer"))
 
 
-def judged(response: Response, sentences: int) -> str:
+def judged(response: Response, sentences: int, dialect: str) -> str:
     """The outcome: the status, and for 200 whether there is a translation for each sentence."""
     if response.status != 200:
         return str(response.status)
     try:
-        found = json.loads(response.body)["translation"]
-    except (ValueError, KeyError, TypeError) as error:
+        found = DIALECTS[dialect][1](json.loads(response.body))
+    except (ValueError, LookupError, TypeError) as error:
         return f"200 with a bad body: {type(error).__name__}"
     if not isinstance(found, list) or len(found) != sentences or not all(isinstance(each, str) for each in found):
         return f"200 without {sentences} translations"
@@ -312,7 +321,7 @@ class Load:
         return Report(self._plan.seconds, self._now(), time.process_time() - cpu, self.answers)
 
     def _request(self, texts: Sequence[str]) -> bytes:
-        body = json.dumps({"text": texts}).encode()
+        body = json.dumps(DIALECTS[self._plan.dialect][0](texts)).encode()
         head = f"POST {self._plan.path} HTTP/1.1\r\nHost: {self._plan.host}:{self._plan.port}\r\n"
         return f"{head}Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
 
@@ -363,7 +372,8 @@ class Load:
                     connection.close()
                 else:
                     response = await waiter
-                    outcome, retry_after = judged(response, expected), "retry-after" in response.headers
+                    outcome = judged(response, expected, self._plan.dialect)
+                    retry_after = "retry-after" in response.headers
                     sentences = expected if outcome == GOOD else 0
         except (OSError, TimeoutError, ValueError) as error:  # TimeoutError: ours
             outcome = f"{type(error).__name__}: {error}".rstrip(": ")

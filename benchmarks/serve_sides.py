@@ -342,7 +342,7 @@ def peer(options: argparse.Namespace) -> int:
         if options.ingress == "haproxy":
             from serving import haproxy
 
-            haproxy.install(Path(folder))  # which keeps its pages to this machine
+            haproxy.install(Path(folder), 100_000)  # which keeps its pages to this machine
         import ray
         from ray import serve
 

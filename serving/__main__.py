@@ -36,6 +36,7 @@ from serving.config import IMPORT_PATH, ServeFile, check_models, load
 # Requests are small; by default Ray would take 30 % of the memory for its object store.
 _LOCAL: dict[str, Any] = {"include_dashboard": False, "object_store_memory": 128 * 1024 * 1024}
 _ANSWERS_S = 30.0  # for what is before the gateway to know of it
+_LAST_PORT = 65535
 _FLUSH_S = 0.5  # for the last answers to pass through the proxy
 
 
@@ -108,7 +109,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--config", type=Path, metavar="FILE", help="a Ray Serve file (default: configs/serve.yaml)")
     parser.add_argument("--host", help="address to listen on (default: from the file)")
     parser.add_argument("--port", type=int, help="port to listen on (default: from the file)")
-    parser.add_argument("--metrics-port", type=int, help="port of Prometheus metrics (default: the one after --port)")
+    parser.add_argument(
+        "--metrics-port", type=int, help="port of Prometheus metrics (default: the one after the service's)"
+    )
     parser.add_argument(
         "--ingress",
         choices=("haproxy", "proxy"),
@@ -119,12 +122,12 @@ def _parser() -> argparse.ArgumentParser:
 
 def _serve(read: Callable[[], ServeFile], signals: _Signals, options: argparse.Namespace, folder: Path) -> int:
     file = read()
-    metrics_port = options.metrics_port or file.http_options.port + 1
+    metrics_port = options.metrics_port or file.http_options.port + (1 if file.http_options.port < _LAST_PORT else -1)
     cluster = os.environ.get("RAY_ADDRESS")
     if not cluster:
         _check_port(file.http_options.host, file.http_options.port)
         _check_port("0.0.0.0", metrics_port, "--metrics-port")
-    if not cluster:  # whose nodes have an environment of their own
+        # A cluster's nodes have an environment of their own.
         environment.prepare(folder, options.ingress, _most_requests(file))
     try:
         import ray  # only here: everything that can be wrong is said before Ray takes its second to import
@@ -138,7 +141,7 @@ def _serve(read: Callable[[], ServeFile], signals: _Signals, options: argparse.N
         _start(serve, file)
         _wait_until_it_answers(file)
         signals.serving()
-        _announce(serve, file)
+        _announce(serve, file, None if cluster else metrics_port)
         while signals.wait():
             file = _reload(serve, file, read)
         print("stopping: requests in flight are finished first", flush=True)
@@ -272,14 +275,15 @@ def _reason(serve: Any, name: str) -> str:
     return re.sub(r"^nmt\.errors\.\w+: ", "", errors[-1]) if errors else ""
 
 
-def _announce(serve: Any, file: ServeFile) -> None:
+def _announce(serve: Any, file: ServeFile, metrics_port: int | None) -> None:
     """Print where the service is, and a command to try it that works as printed."""
     url = _url(file)
     request: dict[str, Any] = {"text": ["Good morning!", "How are you?"]}
     if len(file.application.args.models) > 1:
         request["model"] = serve.get_app_handle(file.application.name).model_names.remote().result(timeout_s=60)[0]
     command = f"curl -s {url}/v1/translate -H 'Content-Type: application/json' -d {shlex.quote(json.dumps(request))}"
-    print(f"serving at {url} (API page: {url}/docs). Try:\n\n  {command}\n", flush=True)
+    metrics = f", metrics: http://127.0.0.1:{metrics_port}/metrics" if metrics_port else ""
+    print(f"serving at {url} (API page: {url}/docs{metrics}). Try:\n\n  {command}\n", flush=True)
 
 
 def _drain(serve: Any, file: ServeFile, signals: _Signals) -> None:

@@ -38,11 +38,12 @@ _ALWAYS = {
 }
 
 
-def prepare(folder: Path, ingress: str | None, most_requests: int) -> None:
+def prepare(folder: Path, ingress: str | None, most_requests: int, alone: bool = True) -> None:
     """Set it for this process and those that it starts; what the user has set stays.
 
     `ingress` is haproxy, proxy (Ray Serve's own), or None for HAProxy where there is one; it refuses what comes on top of `most_requests`
-    at a time. Raises `ConfigError` where there is no HAProxy that is asked for.
+    at a time, and with `alone` has ports that no other service on this machine has. Raises `ConfigError` where there is no HAProxy that is
+    asked for.
     """
     for name, value in _ALWAYS.items():
         os.environ.setdefault(name, value)
@@ -51,7 +52,7 @@ def prepare(folder: Path, ingress: str | None, most_requests: int) -> None:
     os.environ["PYTHONPATH"] = os.pathsep.join(path for path in dict.fromkeys(paths) if path)
     if ingress != "proxy" and not (ingress is None and os.environ.get(HAPROXY) == "0"):
         try:
-            haproxy.install(folder, most_requests)
+            haproxy.install(folder, most_requests, alone)
         except (ImportError, OSError) as error:
             if ingress == "haproxy":
                 raise ConfigError(f"there is no HAProxy here: {error}; use --ingress proxy") from None
@@ -73,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     before = dict(os.environ)
     try:
         options.folder.mkdir(parents=True, exist_ok=True)
-        prepare(options.folder.resolve(), options.ingress, options.most_requests)
+        prepare(options.folder.resolve(), options.ingress, options.most_requests, alone=False)
     except (NMTError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

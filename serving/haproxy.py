@@ -37,10 +37,13 @@ ENVIRONMENT = {
     "RAY_SERVE_HAPROXY_NBTHREAD": "1",
 }
 _MOST = "STRATA_MOST_REQUESTS"
-_PORTS = (
+# Else the same for every service on a machine; the HAProxy of one that starts would ask the gateways of another.
+PORTS = (
     "RAY_SERVE_HAPROXY_METRICS_PORT",
     "RAY_SERVE_HAPROXY_STATS_PORT",
-)  # else the same for every cluster of a machine
+    "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT",
+    "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT",
+)
 
 
 def mended(config: str, most_requests: int) -> str:
@@ -76,8 +79,10 @@ def mended(config: str, most_requests: int) -> str:
     return _MARK + config
 
 
-def install(folder: Path, most_requests: int) -> None:
+def install(folder: Path, most_requests: int, alone: bool = True) -> None:
     """Have Ray start HAProxy by a script in `folder`; what the user has set in the environment stays.
+
+    Where Ray is `alone` on this machine, its ports are free ones; the nodes of a cluster must agree on them.
 
     Raises `FileNotFoundError` or `ImportError` where there is no HAProxy.
     """
@@ -90,7 +95,7 @@ def install(folder: Path, most_requests: int) -> None:
     os.environ["RAY_SERVE_HAPROXY_BINARY_PATH"] = str(script)
     for name, value in (ENVIRONMENT | {_MOST: str(most_requests)}).items():
         os.environ.setdefault(name, value)
-    for name in _PORTS:
+    for name in PORTS if alone else ():
         os.environ.setdefault(name, str(free_port()))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
 import signal
 import socket
@@ -91,7 +90,7 @@ def launch(*arguments: str, **variables: str) -> subprocess.Popen[str]:
     )
 
 
-def configuration(folder: Path, port: int, location: str = "EveryNode", **args: Any) -> Path:
+def configuration(folder: Path, port: int, location: str = "EveryNode", tracing: bool = False, **args: Any) -> Path:
     """A Serve file for the stub, whose model folders are made beside it."""
     models = [folder / "stub_en_de", folder / "back_de_en"]
     for model in models:
@@ -102,10 +101,11 @@ def configuration(folder: Path, port: int, location: str = "EveryNode", **args: 
         "import_path": "serving.app:build",
         "args": {"models": list(map(str, models)), "loader": "serving_stub:StubTranslator", **args},
     }
+    file: dict[str, Any] = {"proxy_location": location, "http_options": {"port": port}, "applications": [application]}
+    if tracing:
+        file["tracing_config"] = {"enabled": True, "sampling_ratio": 1.0}
     path = folder / "serve.yaml"
-    path.write_text(
-        yaml.safe_dump({"proxy_location": location, "http_options": {"port": port}, "applications": [application]})
-    )
+    path.write_text(yaml.safe_dump(file))
     return path
 
 
@@ -141,6 +141,7 @@ def is_ready(url: str) -> bool:
 class Load:
     """What became of requests that were sent at a steady rate."""
 
+    sent: int = 0
     answers: list[tuple[float, int, str]] = field(
         default_factory=list
     )  # when it was answered, status, 0 for none, text
@@ -148,12 +149,6 @@ class Load:
     @property
     def failed(self) -> list[tuple[float, int, str]]:
         return [answer for answer in self.answers if answer[1] != 200]
-
-    @property
-    def longest_gap(self) -> float:
-        """Seconds without an answer, at most."""
-        times = sorted(at for at, status, _ in self.answers if status == 200)
-        return max((after - before for before, after in itertools.pairwise(times)), default=0.0)
 
 
 @contextmanager
@@ -175,6 +170,7 @@ def under_load(service: Service, per_second: float = 20.0, **body: Any) -> Itera
         number, due = 0, time.monotonic()
         while not stop.is_set():
             pool.submit(ask, number)
+            load.sent += 1
             number, due = number + 1, due + 1 / per_second
             stop.wait(max(0.0, due - time.monotonic()))
 

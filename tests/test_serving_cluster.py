@@ -18,6 +18,8 @@ pytest.importorskip("ray.serve")
 
 from serving_process import TESTS, UP_S, Service, configuration, free_port, processes_below, running, under_load, until
 
+from serving import haproxy
+
 RAY = str(Path(sys.executable).parent / "ray")
 
 
@@ -25,11 +27,12 @@ def node_environment(folder: Path) -> dict[str, str]:
     """What `eval "$(python -m serving.environment FOLDER)"` sets."""
     paths = os.pathsep.join([str(TESTS.parent), str(TESTS)])
     command = [sys.executable, "-m", "serving.environment", str(folder), "--most-requests", "512"]
+    alone = {name: str(free_port()) for name in haproxy.PORTS}  # whatever else runs on this machine
     printed = subprocess.run(
-        command, capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": paths}
+        command, capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": paths} | alone
     ).stdout
     pairs = (shlex.split(line.removeprefix("export "))[0].partition("=") for line in printed.splitlines())
-    return {**os.environ, "PYTHONPATH": paths, **{name: value for name, _, value in pairs}}
+    return {**os.environ, "PYTHONPATH": paths} | alone | {name: value for name, _, value in pairs}
 
 
 def start_node(environment: dict[str, str], *arguments: str) -> subprocess.Popen[bytes]:

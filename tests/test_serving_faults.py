@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import json
 import os
+import re
 import signal
 import time
 from collections.abc import Iterator
@@ -15,7 +17,7 @@ import pytest
 
 pytest.importorskip("ray.serve")
 
-from serving_process import Service, configuration, free_port, running, under_load, until
+from serving_process import Service, configuration, free_port, processes_below, running, under_load, until
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +29,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def service(folder: Path) -> Iterator[Service]:
     """Two gateways before two replicas of each model, behind HAProxy."""
     port = free_port()
-    path = configuration(folder, port, replicas=2, gateways=2, threads=1, deadline_s=40, drain_s=20)
+    path = configuration(folder, port, replicas=2, gateways=2, threads=1, deadline_s=40, drain_s=20, tracing=True)
     with running(path, port, "--ingress", "haproxy") as service:
         yield service
 
@@ -35,7 +37,7 @@ def service(folder: Path) -> Iterator[Service]:
 def killed(service: Service, *words: str, all_of_them: bool = False) -> None:
     """Kill such processes, and wait until there are as many again."""
     before = service.pids(*words)
-    assert before, f"no process with {words}"
+    assert before, f"no process with {words} among {processes_below(service.process.pid)}"
     gone = before if all_of_them else before[:1]
     for pid in gone:
         os.kill(pid, signal.SIGKILL)
@@ -47,10 +49,9 @@ def killed(service: Service, *words: str, all_of_them: bool = False) -> None:
     [
         (("ServeReplica", "translator-stub"), False),
         (("ServeReplica", "translator-stub"), True),
-        (("ServeReplica", "gateway"), False),
         (("ServeController",), False),
     ],
-    ids=["a translator", "all translators of a model", "a gateway", "the controller"],
+    ids=["a translator", "all translators of a model", "the controller"],
 )
 def test_killing_a_part_fails_no_request(service: Service, words: tuple[str, ...], all_of_them: bool) -> None:
     with under_load(service) as load:
@@ -59,6 +60,17 @@ def test_killing_a_part_fails_no_request(service: Service, words: tuple[str, ...
         time.sleep(2.0)
     assert len(load.answers) > 50
     assert load.failed == []
+
+
+def test_a_gateway_takes_at_most_what_it_has_in_hand_with_it(service: Service) -> None:
+    """HAProxy sends most of that again, too."""
+    with under_load(service) as load:
+        time.sleep(1.0)
+        in_hand = load.sent - len(load.answers)
+        killed(service, "ServeReplica", "gateway")
+        time.sleep(2.0)
+    assert len(load.answers) == load.sent > 50
+    assert len(load.failed) <= in_hand + 2
 
 
 def test_what_manages_haproxy_is_back_within_ten_seconds(service: Service) -> None:
@@ -160,3 +172,16 @@ def test_metrics_and_logs_tell_of_it_without_texts(service: Service) -> None:
         assert name in found
     assert "Geheimnis" not in found
     assert "127.0.0.1" not in "".join(line for line in found.splitlines() if line.startswith("ray_translate"))
+    [log_folder] = {
+        Path(each) for each in re.findall(r"--log_dir=(\S+)", " ".join(processes_below(service.process.pid).values()))
+    }
+    for _ in range(200):  # the log is written in blocks
+        service.translate("Geheimnis", timeout=20)
+    written = [path.read_text() for path in (log_folder / "serve").glob("replica_strata_gateway*")]
+    lines = [json.loads(line) for text in written for line in text.splitlines()]
+    asked = [line for line in lines if "POST /v1/translate 200" in line["message"]]
+    assert asked
+    assert all(line["request_id"] for line in asked)
+    assert not any("Geheimnis" in text for text in written)
+    spans = list((log_folder / "serve" / "spans").iterdir())
+    assert any("translate" in path.read_text() for path in spans), "Serve's tracing is switched on by the file"

@@ -99,4 +99,4 @@ def test_it_is_started_by_a_script(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert "HAProxy version" in subprocess.run([script, "-v"], capture_output=True, text=True, check=True).stdout
     assert os.environ["RAY_SERVE_HAPROXY_RETRIES"] == "1", "what the user has set stays"
     assert os.environ["STRATA_MOST_REQUESTS"] == "12"
-    assert os.environ["RAY_SERVE_HAPROXY_STATS_PORT"] != os.environ["RAY_SERVE_HAPROXY_METRICS_PORT"]
+    assert len({os.environ[name] for name in haproxy.PORTS}) == len(haproxy.PORTS)
