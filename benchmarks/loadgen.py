@@ -74,11 +74,8 @@ SENTENCES = (  # for where there is no corpus
 )
 # The body of a request for texts, and the translations in that of an answer.
 DIALECTS: dict[str, tuple[Callable[[Sequence[str]], object], Callable[[Any], object]]] = {
-    "strata": (lambda texts: {"text": texts}, lambda found: found["translation"]),
-    "opennmt": (
-        lambda texts: [{"src": one, "id": 100} for one in texts],
-        lambda found: [one["tgt"] for one in found[0]],
-    ),
+    "strata": (lambda texts: {"text": texts}, lambda its: its["translation"]),
+    "opennmt": (lambda texts: [{"src": one, "id": 100} for one in texts], lambda its: [one["tgt"] for one in its[0]]),
 }
 _FRESH_S = 2.0  # a connection that was idle for longer is not used again: the server may be about to close it
 _PAUSE_S = 0.1  # of a client after a request that came to nothing

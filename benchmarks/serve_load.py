@@ -326,7 +326,7 @@ def table(mode: str, found: Mapping[str, Sequence[Round]]) -> str:
     """Figures of a mode, then what used the processor."""
     lines = ["| case | figure | median | range | target |", "|---|---|---|---|---|"]
     for case, rounds in found.items():
-        for figure in rounds[0].figures:
+        for figure in rounds[0].figures if rounds else ():
             values = [each.figures.get(figure, float("nan")) for each in rounds]
             middle = statistics.median(values)
             span = f"{number(min(values))} to {number(max(values))}"

@@ -107,12 +107,17 @@ def service(corpus: Path, texts: Sequence[str], threads: int, folder: Path) -> S
         args |= {"fused": True, "limits": {"requests_per_minute": 10_000_000}}
         file = {"http_options": {"host": "127.0.0.1", "port": port}, "applications": [{"args": args}]}
         (folder / "serve.yaml").write_text(yaml.safe_dump(file), encoding="utf-8")
-        return [sys.executable, "-m", "serving", "--config", str(folder / "serve.yaml")]
+        return [
+            sys.executable,
+            "-m",
+            "serving",
+            "--config",
+            str(folder / "serve.yaml"),
+            "--metrics-port",
+            str(free_port()),
+        ]
 
     variables = {"PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "benchmarks")))}
-    # Gateways of all services on a machine would share Ray Serve's usual ports (SO_REUSEPORT), and answer each other's requests.
-    variables |= {"RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(gateway := free_port())}
-    variables |= {"RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(gateway + 10)}
     requests = [[text] for text in texts]
     return System(command, variables, "strata", "/v1/translate", requests, our_lengths)
 

@@ -41,7 +41,6 @@ ROOT = Path(__file__).resolve().parent.parent
 BUNDLE = ROOT / "data/pretrained/tatoeba-en-de"
 _UP_S, _DOWN_S = 180.0, 90.0
 _MARK = "STRATA_BENCHMARK"
-_OPTIONAL = frozenset(("--ingress", "requests_per_minute", "fused"))  # what an older launcher doesn't know
 _TICKS = os.sysconf("SC_CLK_TCK")
 ROLES = (  # the first pattern that the command line has
     ("raylet", r"^\S*/raylet\b"),
@@ -137,20 +136,10 @@ class Launcher:
     def __init__(self, bundle: Path, folder: Path, ingress: str | None = None) -> None:
         """`ingress`: haproxy or proxy; None leaves the choice to the service."""
         self._bundle, self._folder, self._ingress = bundle, folder, ingress
-        self._unknown: set[str] = set()  # what the service has refused
 
     def serve(self, fused: bool, threads: int, **args: Any) -> tuple[Program, float]:
         """The service, up, and the seconds until its first answer. Raises `StartFailed`."""
-        while not (fused and "fused" in self._unknown):
-            try:
-                return _up(self._service(fused, threads, args))
-            except StartFailed as error:
-                new = {name for name in _OPTIONAL - self._unknown if re.search(rf"(?<!\w){name}\b", str(error))}
-                if not new:
-                    raise
-                say(f"this launcher does not know {', '.join(sorted(new))}: left out ({error})")
-                self._unknown |= new
-        raise StartFailed("this launcher has no mode `fused`")
+        return _up(self._service(fused, threads, args))
 
     def peer(self, what: str, ingress: str, threads: int) -> Program:
         """Another server, up: `bare` or `batched`. Raises `StartFailed`."""
@@ -160,20 +149,14 @@ class Launcher:
         return _up(Program(command, self._folder, port, {}), listens if what == "bare" else answers)[0]
 
     def _service(self, fused: bool, threads: int, args: Mapping[str, Any]) -> Program:
-        port, known = free_port(), _OPTIONAL - self._unknown
-        wanted: dict[str, Any] = {"models": [str(self._bundle)], "threads": threads, **args}
-        if "fused" in known:
-            wanted["fused"] = fused
-        if "requests_per_minute" in known:
-            wanted["limits"] = {"requests_per_minute": 10_000_000}
+        port = free_port()
+        limits = {"requests_per_minute": 10_000_000}
+        wanted = {"models": [str(self._bundle)], "threads": threads, "fused": fused, "limits": limits, **args}
         path = self._folder / "serve.yaml"
         file = {"http_options": {"host": "127.0.0.1", "port": port}, "applications": [{"args": wanted}]}
         path.write_text(yaml.safe_dump(file), encoding="utf-8")
-        command, variables = [sys.executable, "-m", "serving", "--config", str(path)], {}
-        if self._ingress:
-            variables["RAY_SERVE_ENABLE_HA_PROXY"] = str(int(self._ingress == "haproxy"))
-            command += ["--ingress", self._ingress] if "--ingress" in known else []
-        return Program(command, self._folder, port, variables)
+        command = [sys.executable, "-m", "serving", "--config", str(path), "--metrics-port", str(free_port())]
+        return Program([*command, *(["--ingress", self._ingress] if self._ingress else [])], self._folder, port, {})
 
 
 def _up(program: Program, until: Callable[[int], bool] | None = None) -> tuple[Program, float]:

@@ -331,41 +331,31 @@ time.sleep(60)
 """
 
 
-def test_what_a_launcher_does_not_know_is_left_out_and_said(
-    serve_load: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_a_server_that_does_not_come_up_is_stopped_and_said(
+    serve_load: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sides, started = serve_load.sides, []
 
-    class Old:
-        """A service from before `fused` and `--ingress`."""
-
+    class Broken:
         def __init__(self, command: list[str], *_: Any) -> None:
             self.args = yaml.safe_load((tmp_path / "serve.yaml").read_text())["applications"][0]["args"]
-            self.command = command
+            self.command, self.stopped = command, False
             started.append(self)
 
         def wait(self, _: Any) -> float:
-            if "--ingress" in self.command:
-                raise sides.StartFailed("error: unrecognized arguments: --ingress proxy")
-            if "fused" in self.args:
-                raise sides.StartFailed("error: unknown key 'args.fused'; the connection was refused")
-            return 1.5
+            raise sides.StartFailed("error: no such model")
 
         def stop(self) -> None:
-            self.command = []
+            self.stopped = True
 
-    monkeypatch.setattr(sides, "Program", Old)
-    launcher = sides.Launcher(tmp_path, tmp_path, "proxy")
-    program, seconds = launcher.serve(False, 3, queue={"texts": 5})
-    assert seconds == 1.5
-    assert program.command[-1].endswith("serve.yaml")
-    assert program.args["threads"] == 3
-    assert program.args["queue"] == {"texts": 5}
+    monkeypatch.setattr(sides, "Program", Broken)
+    with pytest.raises(sides.StartFailed, match="no such model"):
+        sides.Launcher(tmp_path, tmp_path, "proxy").serve(False, 3, queue={"texts": 5})
+    [program] = started
+    assert program.stopped
+    assert program.command[-2:] == ["--ingress", "proxy"]
+    assert (program.args["fused"], program.args["threads"], program.args["queue"]) == (False, 3, {"texts": 5})
     assert program.args["limits"]["requests_per_minute"] >= 1_000_000
-    assert [each.command for each in started[:-1]] == [[], []], "what did not come up was stopped"
-    assert "does not know --ingress" in capsys.readouterr().err
-    with pytest.raises(sides.StartFailed, match="no mode"):
-        launcher.serve(True, 3)
 
 
 def test_the_command_line_says_what_there_is() -> None:

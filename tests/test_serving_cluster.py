@@ -69,6 +69,15 @@ def nodes(tmp_path: Path) -> Iterator[tuple[str, list[subprocess.Popen[bytes]], 
     try:
         until(lambda: answers(port), UP_S, "the head node")
         started.append(start_node(environment, f"--address={address}"))
+        code = f"import ray; ray.init('{address}', log_to_driver=False); print('nodes', sum(n['Alive'] for n in ray.nodes()))"
+
+        def joined() -> bool:
+            asked = [sys.executable, "-c", code]
+            return (
+                "nodes 2" in subprocess.run(asked, env=environment, capture_output=True, text=True, check=False).stdout
+            )
+
+        until(joined, UP_S, "the second node")
         yield address, started, environment
     finally:
         for process in reversed(started):
