@@ -29,7 +29,7 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -182,8 +182,8 @@ def turn(system: System, options: argparse.Namespace, folder: Path) -> Found:
         for texts in system.requests[:_CHECKED]:
             if (said := system.ask(port, texts)) != [LENGTH] * len(texts):
                 raise StartFailed(f"{said} subwords were said for {texts}, not {LENGTH} each")
-        where = {"path": system.path, "dialect": system.dialect}
-        return found(measure(Plan(port, system.requests, options.seconds, clients=options.clients, **where)))
+        plan = Plan(port, system.requests, options.seconds, clients=options.clients)
+        return found(measure(replace(plan, path=system.path, dialect=system.dialect)))
     finally:
         program.stop()
 

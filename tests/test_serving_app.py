@@ -6,8 +6,6 @@ import asyncio
 import os
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -178,13 +176,6 @@ def test_nothing_but_what_is_documented_is_open_to_other_machines(service: Servi
     assert not any("haproxy" in command for _, command in far), "its pages have no password"
     metrics = httpx.get(f"http://127.0.0.1:{service.port + 1}/metrics", timeout=20)
     assert metrics.status_code == 200
-    gcs = next(number for number, command in far if "gcs_server" in command)
-    code = f"import ray; ray.init('127.0.0.1:{gcs}', log_to_driver=False)"
-    environment = {**os.environ, "RAY_AUTH_MODE": "disabled"}
-    stranger = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False, timeout=120
-    )
-    assert stranger.returncode != 0, "who has no token is not let in"
 
 
 def test_what_is_before_the_gateway_is_back_within_ten_seconds(service: Service) -> None:

@@ -20,6 +20,9 @@ from serving_process import TESTS, UP_S, Service, configuration, free_port, proc
 
 from serving import haproxy
 
+pytestmark = pytest.mark.skipif(
+    "STRATA_REQUIRE_ALL" not in os.environ, reason="starts Ray again and again, which takes minutes: .ci/run does"
+)
 RAY = str(Path(sys.executable).parent / "ray")
 
 
@@ -66,18 +69,20 @@ def nodes(tmp_path: Path) -> Iterator[tuple[str, list[subprocess.Popen[bytes]], 
     environment, port = node_environment(tmp_path / "node"), free_port()
     address = f"127.0.0.1:{port}"
     started = [start_node(environment, "--head", f"--port={port}", "--include-dashboard=false")]
+    code = (
+        f"import ray; ray.init('{address}', log_to_driver=False); print('nodes', sum(n['Alive'] for n in ray.nodes()))"
+    )
+
+    def alive(count: int) -> bool:
+        asked = subprocess.run(
+            [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
+        )
+        return f"nodes {count}" in asked.stdout
+
     try:
-        until(lambda: answers(port), UP_S, "the head node")
+        until(lambda: answers(port) and alive(1), UP_S, "the head node")
         started.append(start_node(environment, f"--address={address}"))
-        code = f"import ray; ray.init('{address}', log_to_driver=False); print('nodes', sum(n['Alive'] for n in ray.nodes()))"
-
-        def joined() -> bool:
-            asked = [sys.executable, "-c", code]
-            return (
-                "nodes 2" in subprocess.run(asked, env=environment, capture_output=True, text=True, check=False).stdout
-            )
-
-        until(joined, UP_S, "the second node")
+        until(lambda: alive(2), UP_S, "the second node")
         yield address, started, environment
     finally:
         for process in reversed(started):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -14,6 +16,9 @@ pytest.importorskip("ray.serve")
 from serving_process import UP_S, configuration, free_port, is_ready, running, until
 from test_serving_cluster import RAY, end, node_environment, start_node
 
+pytestmark = pytest.mark.skipif(
+    "STRATA_REQUIRE_ALL" not in os.environ, reason="starts Ray again and again, which takes minutes: .ci/run does"
+)
 SERVE = str(Path(RAY).parent / "serve")
 
 
@@ -51,12 +56,26 @@ def test_rays_own_command_runs_the_same_file(tmp_path: Path) -> None:
         end(process)
 
 
+def let_in(address: str, environment: dict[str, str]) -> bool:
+    """Whether Ray takes who comes with that environment, within some seconds: it may go on trying."""
+    code = f"import ray; ray.init('{address}', log_to_driver=False); print('let in')"
+    caller = subprocess.Popen(
+        [sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    try:
+        said, _ = caller.communicate(timeout=20)
+    except subprocess.TimeoutExpired:
+        caller.kill()
+        said, _ = caller.communicate()
+    return "let in" in said
+
+
 def test_the_same_file_is_deployed_to_a_cluster(tmp_path: Path) -> None:
-    port, dashboard = free_port(), free_port()
+    port, dashboard, gcs = free_port(), free_port(), free_port()
     path = configuration(tmp_path, port)
     environment = node_environment(tmp_path / "node")
     head = start_node(
-        environment, "--head", f"--port={free_port()}", "--include-dashboard=true", f"--dashboard-port={dashboard}"
+        environment, "--head", f"--port={gcs}", "--include-dashboard=true", f"--dashboard-port={dashboard}"
     )
     try:
         command = [SERVE, "deploy", str(path), "--address", f"http://127.0.0.1:{dashboard}"]
@@ -68,5 +87,7 @@ def test_the_same_file_is_deployed_to_a_cluster(tmp_path: Path) -> None:
 
         until(deployed, 120, "serve deploy")
         until(lambda: is_ready(f"http://127.0.0.1:{port}"), UP_S, "the service")
+        assert let_in(f"127.0.0.1:{gcs}", environment)
+        assert not let_in(f"127.0.0.1:{gcs}", environment | {"RAY_AUTH_MODE": "disabled"}), "Ray asks for a token"
     finally:
         end(head)
