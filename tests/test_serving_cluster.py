@@ -38,11 +38,11 @@ def node_environment(folder: Path) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": paths} | alone | {name: value for name, _, value in pairs}
 
 
-def start_node(environment: dict[str, str], *arguments: str) -> subprocess.Popen[bytes]:
+def start_node(environment: dict[str, str], *arguments: str, cores: int = 2) -> subprocess.Popen[bytes]:
     ports = [
         f"--{name}-port={free_port()}" for name in ("dashboard-agent-listen", "dashboard-agent-grpc", "metrics-export")
     ]
-    size = ["--num-cpus=2", "--object-store-memory=100000000"]
+    size = [f"--num-cpus={cores}", "--object-store-memory=100000000"]
     return subprocess.Popen(
         [RAY, "start", *arguments, *size, *ports, "--disable-usage-stats", "--block"],
         env=environment,
@@ -68,7 +68,7 @@ def nodes(tmp_path: Path) -> Iterator[tuple[str, list[subprocess.Popen[bytes]], 
     """The address of a cluster, its head and another node, and their environment."""
     environment, port = node_environment(tmp_path / "node"), free_port()
     address = f"127.0.0.1:{port}"
-    started = [start_node(environment, "--head", f"--port={port}", "--include-dashboard=false")]
+    started = [start_node(environment, "--head", f"--port={port}", "--include-dashboard=false", cores=1)]
     code = (
         f"import ray; ray.init('{address}', log_to_driver=False); print('nodes', sum(n['Alive'] for n in ray.nodes()))"
     )
@@ -81,7 +81,7 @@ def nodes(tmp_path: Path) -> Iterator[tuple[str, list[subprocess.Popen[bytes]], 
 
     try:
         until(lambda: answers(port) and alive(1), UP_S, "the head node")
-        started.append(start_node(environment, f"--address={address}"))
+        started.append(start_node(environment, f"--address={address}", cores=3))
         until(lambda: alive(2), UP_S, "the second node")
         yield address, started, environment
     finally:
@@ -99,15 +99,16 @@ def test_a_node_that_is_lost_fails_no_request(
 ) -> None:
     address, [_, worker], environment = nodes
     port = free_port()
+    models = [str(tmp_path / "stub_en_de")]  # four replicas of it, of which the head has room for two
     path = configuration(
-        tmp_path, port, replicas=2, gateways=2, threads=1, deadline_s=40, drain_s=5, location="HeadOnly"
+        tmp_path, port, location="HeadOnly", models=models, replicas=4, gateways=2, deadline_s=40, drain_s=5
     )
     with running(path, port, **environment, RAY_ADDRESS=address) as service:
 
         def there() -> list[str]:
             return [command for command in processes_below(worker.pid).values() if "ServeReplica" in command]
 
-        assert any("translator" in command for command in there()), "some of the replicas are on the other node"
+        until(lambda: any("translator" in command for command in there()), 60, "replicas on the other node")
         with under_load(service) as load:
             time.sleep(1.0)
             end(worker)
