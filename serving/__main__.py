@@ -126,7 +126,7 @@ def _serve(read: Callable[[], ServeFile], signals: _Signals, options: argparse.N
     cluster = os.environ.get("RAY_ADDRESS")
     if not cluster:
         _check_port(file.http_options.host, file.http_options.port)
-        _check_port("0.0.0.0", metrics_port, "--metrics-port")
+        _check_port("127.0.0.1", metrics_port, "--metrics-port")
         # A cluster's nodes have an environment of their own.
         environment.prepare(folder, options.ingress, _most_requests(file))
     try:

@@ -50,6 +50,8 @@ def prepare(folder: Path, ingress: str | None, most_requests: int, alone: bool =
     root = str(Path(nmt.__file__).resolve().parent.parent)  # so that the workers find both packages in a clone too
     paths = [root, *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
     os.environ["PYTHONPATH"] = os.pathsep.join(path for path in dict.fromkeys(paths) if path)
+    if alone:  # Ray takes this machine for one that can't be part of a cluster: then its ports are on 127.0.0.1
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     if ingress != "proxy" and not (ingress is None and os.environ.get(HAPROXY) == "0"):
         try:
             haproxy.install(folder, most_requests, alone)
