@@ -25,6 +25,9 @@ from serving.keys import KeyStore
 from serving.replica import TranslatorReplica
 
 GATEWAY = "gateway"
+# What Ray sets aside for a process: next to nothing, as a replica that finds no room, beside the one it replaces, is never started; and
+# the same whatever else is served, as Serve loads anew what is to have more or less.
+RESERVED_CORES = 0.01
 
 
 class Gateway:
@@ -87,7 +90,7 @@ def build_config(config: ServeConfig, retired: Sequence[Path] = ()) -> Applicati
     cores, processes = _cores(), len(paths) * (1 if config.one_hop else config.most_replicas)
     # Without a hop between, what HTTP takes is little; with one, gateway and proxy together keep a core busy.
     threads = config.threads or max(1, int((cores if config.one_hop else cores - 1) / processes))
-    reserved = {"num_cpus": reserved_cores(cores, 1 if config.one_hop else processes, threads)}
+    reserved = {"num_cpus": RESERVED_CORES}
     if config.device == "cuda":
         reserved["num_gpus"] = 1  # for each process: the models of a fused gateway share it
     if config.one_hop:
@@ -169,14 +172,6 @@ def _version(path: Path, config: ServeConfig) -> str:
 
 def _digest(*parts: str) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
-
-
-def reserved_cores(cores: float, processes: int, threads: int) -> float:
-    """Cores that Ray sets aside for each of `processes` replicas: half of what it uses, or of its share where that is less.
-
-    The other half leaves room for a replacement beside every old replica; a replica that finds no room is never started.
-    """
-    return int(min(cores / processes, threads) * 50) / 100
 
 
 def _options(config: ServeConfig) -> dict[str, Any]:

@@ -33,7 +33,7 @@ from serving_stub import StubTranslator
 
 from nmt.errors import InputError
 from nmt.inference.types import Hypothesis, Translation
-from serving.app import reserved_cores
+from serving.app import RESERVED_CORES
 from serving.backend import Models, RemoteModel, shares
 from serving.protocol import Overloaded, Overrides, Refusal, ServedModel, Unavailable
 
@@ -325,8 +325,5 @@ def test_readiness_names_the_model_that_does_not_answer() -> None:
 
 @pytest.mark.parametrize("cores", [1.0, 2.0, 7.0, 64.0])
 @pytest.mark.parametrize("processes", [1, 3, 40])
-@pytest.mark.parametrize("threads", [1, 4, 100])
-def test_all_replicas_and_their_replacements_find_room(cores: float, processes: int, threads: int) -> None:
-    reserved = reserved_cores(cores, processes, threads)
-    assert 2 * processes * reserved <= cores
-    assert reserved <= threads / 2
+def test_all_replicas_and_their_replacements_find_room(cores: float, processes: int) -> None:
+    assert 2 * processes * RESERVED_CORES <= cores
