@@ -36,6 +36,7 @@ import yaml
 
 from nmt.inference.engine import Priority
 from nmt.inference.translator import Pending, Translator
+from serving import environment
 
 ROOT = Path(__file__).resolve().parent.parent
 BUNDLE = ROOT / "data/pretrained/tatoeba-en-de"
@@ -314,18 +315,8 @@ def alone_ms(translator: Translator, text: str, seconds: float) -> float:
 
 def peer(options: argparse.Namespace) -> int:
     """Run Ray Serve as the launcher does, with nothing in it or with the model behind `@serve.batch`, until SIGTERM."""
-    os.environ |= {
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_AUTH_MODE": "token",
-        "RAY_worker_niceness": "0",
-        "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
-        "RAY_SERVE_ENABLE_HA_PROXY": str(int(options.ingress == "haproxy")),
-    }
     with tempfile.TemporaryDirectory(prefix="strata-") as folder:
-        if options.ingress == "haproxy":
-            from serving import haproxy
-
-            haproxy.install(Path(folder), 100_000)  # which keeps its pages to this machine
+        environment.prepare(Path(folder), options.ingress, 100_000)
         import ray
         from ray import serve
 
