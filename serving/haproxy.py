@@ -31,7 +31,8 @@ _MARK = "# mended by serving.haproxy\n"
 ENVIRONMENT = {
     # A request whose gateway died before it answered is sent again: translating twice does no harm.
     "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
-    "RAY_SERVE_HAPROXY_RETRIES": "5",
+    # Where several gateways die at once: a gateway counts as down after three attempts, and then Serve's own proxy is asked.
+    "RAY_SERVE_HAPROXY_RETRIES": "32",
     "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": "65536",  # what fits in here whole can be sent again
     "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "75",
     "RAY_SERVE_HAPROXY_NBTHREAD": "1",
@@ -66,7 +67,8 @@ def mended(config: str, most_requests: int) -> str:
         (r"(?m)^(frontend prometheus\n\s+bind ):(\d+)$", r"\g<1>127.0.0.1:\2"),
         (r"(?m)^(listen stats\n\s+bind )\*:(\d+)$", r"\g<1>127.0.0.1:\2"),
         (r"(stats socket \S+ mode )666", r"\g<1>600"),
-        (r"(?m)^(defaults\n)", r"\1    option forwardfor\n"),
+        # Only what has come whole before it is passed on can be sent again.
+        (r"(?m)^(defaults\n)", r"\1    option forwardfor\n    option http-buffer-request\n"),
         # With these a client that hangs up is noticed only when its answer is there.
         (r"(?m)^\s+option splice-request\n\s+option splice-response\n", ""),
         (r"(?m)^(frontend http_frontend\n\s+bind .*\n)", rf"\1{rules}"),

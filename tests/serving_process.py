@@ -154,26 +154,26 @@ class Load:
 
 
 @contextmanager
-def under_load(service: Service, per_second: float = 20.0, **body: Any) -> Iterator[Load]:
+def under_load(service: Service, per_second: float = 20.0, text: str = "text", **body: Any) -> Iterator[Load]:
     """Requests of a text each, every one by its own thread and connection, until the block ends; all are answered then."""
     load, stop = Load(), threading.Event()
 
     def ask(number: int) -> None:
-        request = json.dumps({"text": f"text {number}", "source": "en", **body})
+        request = json.dumps({"text": f"{text} {number}", "source": "en", **body})
         connection = http.client.HTTPConnection(
             "127.0.0.1", service.port, timeout=60
         )  # httpx takes a core for 20 a second
         try:
             connection.request("POST", "/v1/translate", request, {"Content-Type": "application/json"})
             response = connection.getresponse()
-            text, status = response.read().decode(), response.status
-            if status == 200 and json.loads(text)["translation"] != f"TEXT {number}":
+            answer, status = response.read().decode(), response.status
+            if status == 200 and json.loads(answer)["translation"] != f"{text} {number}".upper():
                 status = -1
         except (OSError, http.client.HTTPException) as error:
-            text, status = repr(error), 0
+            answer, status = repr(error), 0
         finally:
             connection.close()
-        load.answers.append((time.monotonic(), status, text))
+        load.answers.append((time.monotonic(), status, answer))
 
     def send(pool: ThreadPoolExecutor) -> None:
         number, due = 0, time.monotonic()

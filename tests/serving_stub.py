@@ -91,7 +91,7 @@ class StubEngine:
     def _obey(self, text: str, future: Future[Any], options: DecodeOptions) -> Translation:
         word, _, value = text.partition(":")
         if word == "sleep":
-            ends = time.monotonic() + float(value)
+            ends = time.monotonic() + float(value.split()[0])
             while time.monotonic() < ends and not future.cancelled():
                 time.sleep(0.02)
         elif word == "boom":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import signal
@@ -38,18 +39,19 @@ def node_environment(folder: Path) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": paths} | alone | {name: value for name, _, value in pairs}
 
 
-def start_node(environment: dict[str, str], *arguments: str, cores: int = 2) -> subprocess.Popen[bytes]:
+def start_node(log: Path, environment: dict[str, str], *arguments: str, cores: int = 2) -> subprocess.Popen[bytes]:
     ports = [
         f"--{name}-port={free_port()}" for name in ("dashboard-agent-listen", "dashboard-agent-grpc", "metrics-export")
     ]
     size = [f"--num-cpus={cores}", "--object-store-memory=100000000"]
-    return subprocess.Popen(
-        [RAY, "start", *arguments, *size, *ports, "--disable-usage-stats", "--block"],
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            [RAY, "start", *arguments, *size, *ports, "--disable-usage-stats", "--block"],
+            env=environment,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
@@ -64,26 +66,34 @@ def end(process: subprocess.Popen[bytes]) -> None:
 
 
 @pytest.fixture
-def nodes(tmp_path: Path) -> Iterator[tuple[str, list[subprocess.Popen[bytes]], dict[str, str]]]:
-    """The address of a cluster, its head and another node, and their environment."""
+def nodes(tmp_path: Path) -> Iterator[tuple[str, subprocess.Popen[bytes], dict[str, str]]]:
+    """The address of a cluster of two nodes, the one that is not its head, and their environment."""
     environment, port = node_environment(tmp_path / "node"), free_port()
-    address = f"127.0.0.1:{port}"
-    started = [start_node(environment, "--head", f"--port={port}", "--include-dashboard=false", cores=1)]
+    address, log, started = f"127.0.0.1:{port}", tmp_path / "nodes.log", list[subprocess.Popen[bytes]]()
     code = (
         f"import ray; ray.init('{address}', log_to_driver=False); print('nodes', sum(n['Alive'] for n in ray.nodes()))"
     )
 
     def alive(count: int) -> bool:
-        asked = subprocess.run(
-            [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
-        )
-        return f"nodes {count}" in asked.stdout
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            asked = subprocess.run(
+                [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False, timeout=60
+            )
+            return f"nodes {count}" in asked.stdout
+        return False
+
+    def bring_up(count: int, cores: int, *arguments: str) -> None:
+        for _ in range(3):  # a port that was free may be taken by now
+            started.append(start_node(log, environment, *arguments, cores=cores))
+            until(lambda: started[-1].poll() is not None or (answers(port) and alive(count)), UP_S, f"node {count}")
+            if started[-1].poll() is None:
+                return
+        pytest.fail(f"node {count} does not start:\n{log.read_text()[-3000:]}")
 
     try:
-        until(lambda: answers(port) and alive(1), UP_S, "the head node")
-        started.append(start_node(environment, f"--address={address}", cores=3))
-        until(lambda: alive(2), UP_S, "the second node")
-        yield address, started, environment
+        bring_up(1, 1, "--head", f"--port={port}", "--include-dashboard=false")
+        bring_up(2, 3, f"--address={address}")
+        yield address, started[-1], environment
     finally:
         for process in reversed(started):
             end(process)
@@ -95,9 +105,9 @@ def answers(port: int) -> bool:
 
 
 def test_a_node_that_is_lost_fails_no_request(
-    tmp_path: Path, nodes: tuple[str, list[subprocess.Popen[bytes]], dict[str, str]]
+    tmp_path: Path, nodes: tuple[str, subprocess.Popen[bytes], dict[str, str]]
 ) -> None:
-    address, [_, worker], environment = nodes
+    address, worker, environment = nodes
     port = free_port()
     models = [str(tmp_path / "stub_en_de")]  # four replicas of it, of which the head has room for two
     path = configuration(
@@ -108,7 +118,9 @@ def test_a_node_that_is_lost_fails_no_request(
         def there() -> list[str]:
             return [command for command in processes_below(worker.pid).values() if "ServeReplica" in command]
 
-        until(lambda: any("translator" in command for command in there()), 60, "replicas on the other node")
+        assert service.process.stdout is not None
+        assert service.process.stdout.readline().startswith("serving at")  # all of it is up, not a gateway alone
+        assert any("translator" in command for command in there())
         with under_load(service) as load:
             time.sleep(1.0)
             end(worker)
@@ -121,4 +133,4 @@ def test_a_node_that_is_lost_fails_no_request(
 def stopped(service: Service) -> None:
     """SIGTERM takes the application off the cluster, and leaves the cluster up."""
     service.process.send_signal(signal.SIGTERM)
-    assert service.process.wait(60) == 0
+    assert service.process.wait(60) == 0, service.process.communicate()

@@ -48,6 +48,9 @@ def test_its_own_pages_are_for_this_machine_alone() -> None:
     assert binds == ["127.0.0.1:9101", "127.0.0.1:8000", "127.0.0.1:8404"]
     assert "mode 600 level admin" in mended
     assert mended.count("if METH_POST { be_conn gt 7 }") == 1
+    assert "option http-buffer-request" in mended.partition("frontend")[0], (
+        "else a body that comes late can't be sent again"
+    )
     assert "splice" not in mended, "it would hide that a client has hung up"
     for name in haproxy.CONTROL:
         assert f"http-request del-header {name}\n" in mended
