@@ -99,7 +99,7 @@ def build_config(config: ServeConfig, retired: Sequence[Path] = ()) -> Applicati
 
     def translators(paths: Sequence[Path]) -> dict[str, Any]:
         return {
-            label: _translator(label, path, config, reserved).bind(str(path), threads, config)
+            label: _translator(path, config, reserved).bind(str(path), threads, config)
             for label, path in _labels(paths).items()
         }
 
@@ -112,7 +112,7 @@ def _labels(paths: Sequence[Path]) -> dict[str, Path]:
     return {path.name if names.count(path.name) == 1 else str(path): path for path in paths}
 
 
-def _translator(label: str, path: Path, config: ServeConfig, reserved: dict[str, float]) -> Any:
+def _translator(path: Path, config: ServeConfig, reserved: dict[str, float]) -> Any:
     scaling: dict[str, Any] = {"num_replicas": config.replicas}
     if config.autoscale:
         auto = config.autoscale
@@ -131,7 +131,8 @@ def _translator(label: str, path: Path, config: ServeConfig, reserved: dict[str,
             )
         }
     deployment = serve.deployment(
-        name=f"translator-{re.sub(r'[^A-Za-z0-9.-]', '-', label)}",
+        # A name of its own for each folder, whatever else is or was served.
+        name=f"translator-{re.sub(r'[^A-Za-z0-9.-]', '-', path.name)}-{_digest(str(path))[:6]}",
         ray_actor_options=reserved,
         max_ongoing_requests=config.gateways * config.queue.requests + 64,
         logging_config={

@@ -285,8 +285,9 @@ def test_rates_count_what_came_in_time(loadgen: ModuleType) -> None:
 
 def test_texts_and_tables(serve_load: ModuleType) -> None:
     sentences = [f"s{number}" for number in range(1000)]
-    assert serve_load.grouped(sentences, 16)[1] == sentences[16:32]
-    assert {len(request) for request in serve_load.grouped(sentences, 16)} == {16}
+    grouped = importlib.import_module("serve_cases").grouped
+    assert grouped(sentences, 16)[1] == sentences[16:32]
+    assert {len(request) for request in grouped(sentences, 16)} == {16}
     lengths = [len(text.split()) for [text] in serve_load.sides.mixed(sentences)]
     assert sum(length > 1 for length in lengths) == pytest.approx(150, abs=50)
     assert set(lengths) == {1, 3, 4, 5, 6}
@@ -361,5 +362,5 @@ def test_a_server_that_does_not_come_up_is_stopped_and_said(
 def test_the_command_line_says_what_there_is() -> None:
     command = [sys.executable, str(ROOT / "benchmarks/serve_load.py"), "--help"]
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    for word in ("throughput-batch", "two-hop", "--ingress", "--rounds"):
+    for word in ("throughput-batch", "document", "two-hop", "--ingress", "--rounds"):
         assert word in said

@@ -95,19 +95,20 @@ def test_an_engine_that_stalls_is_noticed_and_replaced(service: Service) -> None
 
 
 def test_what_is_served_changes_without_failing_a_request(service: Service, folder: Path) -> None:
-    """A model is added, then one is replaced, then one is removed; the others go on as they are."""
+    """A model is added, then one is changed, then one is removed and one comes from a folder of the same name; the others go on."""
     stay = set(service.replicas("translator-stub"))
     assert len(stay) == 2
     file = folder / "serve.yaml"
     first = file.read_text()
-    (folder / "more_en_fr").mkdir()
+    for parent in (folder, folder / "other"):
+        (parent / "more_en_fr").mkdir(parents=True)
     changes = [
         (
             first.replace(f"- {folder}/back_de_en", f"- {folder}/back_de_en\n    - {folder}/more_en_fr"),
             {"stub", "back", "more"},
         ),
         (None, {"stub", "back", "more"}),  # the same names, but a file of one has changed
-        (first.replace(f"    - {folder}/back_de_en\n", ""), {"stub"}),
+        (first.replace(f"- {folder}/back_de_en", f"- {folder}/other/more_en_fr"), {"stub", "more"}),
     ]
     with under_load(service, target="de") as load:
         for text, names in changes:
