@@ -74,9 +74,8 @@ def test_the_same_file_is_deployed_to_a_cluster(tmp_path: Path) -> None:
     port, dashboard, gcs = free_port(), free_port(), free_port()
     path = configuration(tmp_path, port)
     environment = node_environment(tmp_path / "node")
-    head = start_node(
-        environment, "--head", f"--port={gcs}", "--include-dashboard=true", f"--dashboard-port={dashboard}"
-    )
+    log, place = tmp_path / "node.log", f"--dashboard-port={dashboard}"
+    head = start_node(log, environment, "--head", f"--port={gcs}", "--include-dashboard=true", place)
     try:
         command = [SERVE, "deploy", str(path), "--address", f"http://127.0.0.1:{dashboard}"]
 
