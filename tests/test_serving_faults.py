@@ -128,7 +128,7 @@ def test_what_is_served_changes_without_failing_a_request(service: Service, fold
     file.write_text("applicatons: []")
     service.process.send_signal(signal.SIGHUP)
     time.sleep(2.0)
-    assert service.translate("after").status_code == 200, "what is wrong with the file changes nothing"
+    assert service.translate("after", target="de").status_code == 200, "what is wrong with the file changes nothing"
     file.write_text(first)
 
 
@@ -141,7 +141,8 @@ def test_clients_that_hang_up_leave_nothing_behind(service: Service) -> None:
 
     def request(number: int) -> int:
         try:
-            return service.translate(f"sleep:{1 if number % 5 else 0}", timeout=0.3 if number % 5 else 30).status_code
+            seconds, timeout = (1, 0.3) if number % 5 else (0, 30)
+            return service.translate(f"sleep:{seconds}", timeout, target="de").status_code
         except httpx.TransportError:
             return 0
 
@@ -149,12 +150,12 @@ def test_clients_that_hang_up_leave_nothing_behind(service: Service) -> None:
         found = list(pool.map(request, range(200)))
     assert found.count(0) >= 100
     started = time.monotonic()
-    assert service.translate("at once").status_code == 200
+    assert service.translate("at once", target="de").status_code == 200
     assert time.monotonic() - started < 2.0
 
 
 def test_metrics_and_logs_tell_of_it_without_texts(service: Service) -> None:
-    service.translate("Geheimnis", timeout=20)
+    service.translate("Geheimnis", timeout=20, target="de")
     found = ""
 
     def exported() -> bool:
@@ -175,7 +176,7 @@ def test_metrics_and_logs_tell_of_it_without_texts(service: Service) -> None:
         Path(each) for each in re.findall(r"--log_dir=(\S+)", " ".join(processes_below(service.process.pid).values()))
     }
     for _ in range(200):  # the log is written in blocks
-        service.translate("Geheimnis", timeout=20)
+        service.translate("Geheimnis", timeout=20, target="de")
     written = [path.read_text() for path in (log_folder / "serve").glob("replica_strata_gateway*")]
     lines = [json.loads(line) for text in written for line in text.splitlines()]
     asked = [line for line in lines if "POST /v1/translate 200" in line["message"]]
