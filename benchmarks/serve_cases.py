@@ -50,9 +50,8 @@ class Bench:
 
     @property
     def threads(self) -> int:
-        """Of the engine; by default those that the service takes: in two hops a core is left to the others."""
-        cores = len(os.sched_getaffinity(0))
-        return int(self.options.threads or (cores if self.mode == "fused" else max(1, cores - 1)))
+        """Of the engine; by default as many as there are cores, as the service has it."""
+        return int(self.options.threads or len(os.sched_getaffinity(0)))
 
     @functools.cached_property
     def inside(self) -> sides.Inside:

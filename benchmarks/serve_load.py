@@ -150,7 +150,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--ingress", choices=("haproxy", "proxy"), help="default: as `nmt serve` chooses")
     parser.add_argument("--seconds", type=float, default=10.0, help="of each load")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--threads", type=int, help="of the engine (default: all cores; in two hops all but one)")
+    parser.add_argument("--threads", type=int, help="of the engine (default: all cores, as the service takes)")
     parser.add_argument("--bundle", type=Path, default=BUNDLE)
     parser.add_argument("--corpus", type=Path, default=ROOT / "data/prepared/tatoeba-en-de", help="prepared")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")

@@ -88,8 +88,7 @@ def build_config(config: ServeConfig, retired: Sequence[Path] = ()) -> Applicati
         KeyStore.open(Path(config.keys))  # what is wrong with it is said now
         config = config.model_copy(update={"keys": str(Path(config.keys).resolve())})
     cores, processes = _cores(), len(paths) * (1 if config.one_hop else config.most_replicas)
-    # Without a hop between, what HTTP takes is little; with one, gateway and proxy together keep a core busy.
-    threads = config.threads or max(1, int((cores if config.one_hop else cores - 1) / processes))
+    threads = config.threads or max(1, int(cores / processes))
     reserved = {"num_cpus": RESERVED_CORES}
     if config.device == "cuda":
         reserved["num_gpus"] = 1  # for each process: the models of a fused gateway share it

@@ -238,6 +238,36 @@ def test_a_document_is_not_starved_by_interactive_sentences(gated: Any, monkeypa
     assert order.index(40) == 8
 
 
+def slower_together(rows: CountingRows) -> None:
+    time.sleep(0.002 * len(rows.firsts))
+
+
+def test_an_interactive_sentence_does_not_wait_for_the_steps_of_documents() -> None:
+    backend = CountingBackend(slower_together)
+    engine = Engine(backend)
+    document = engine.submit_all(many([[200, EOS]] * 30), Priority.DOCUMENT)
+    wait_until(lambda: len(backend.steps) > 5)  # with all places of documents taken
+    interactive = engine.submit([24, EOS], LONG)
+    assert len(interactive.result(timeout=30)[0].ids) == 24
+    mine = [at for at, step in enumerate(backend.steps) if step == [24]]
+    between = mine[-1] - mine[0] + 1 - len(mine)
+    assert len(mine) == 25
+    assert 1 <= between <= 8  # a step of eight takes as long as eight of one
+    assert not any(future.done() for future in document)
+    engine.close()
+
+
+def test_documents_have_half_of_the_time_however_many_interactive_sentences_there_are() -> None:
+    backend = CountingBackend(slower_together)
+    engine = Engine(backend)
+    interactive = engine.submit_all(many([[300, EOS]] * 30))
+    wait_until(lambda: len(backend.steps) > 5)
+    document = engine.submit([40, EOS], LONG, Priority.DOCUMENT)
+    assert len(document.result(timeout=30)[0].ids) == 40
+    assert not any(future.done() for future in interactive)
+    engine.close()
+
+
 # --- ends -------------------------------------------------------------------------------------------------------------
 
 

@@ -1,7 +1,9 @@
 """The decoding engine: one running batch for the sentences of all callers, in which they come and go at every step.
 
 A recurrent decoder's state is a few vectors of fixed size, so a sentence that is finished leaves at once and another takes its place;
-nobody waits for the longest sentence of a batch. The command line, evaluation and the service all go through here.
+nobody waits for the longest sentence of a batch. Documents have running batches of their own, which are stepped when interactive sentences
+leave them the time, and at least half of the time: who waits at a screen does not pay for the large batches of others. The command line,
+evaluation and the service all go through here.
 """
 
 from __future__ import annotations
@@ -56,6 +58,7 @@ class DeadlinePassed(NMTError):
 
 
 Shape = tuple[int, int, bool]  # beam and width of a running batch, and whether it is within the shortlist
+Place = tuple[Priority, Shape]  # what the sentences of a running batch have in common
 
 
 @dataclass(eq=False, slots=True)
@@ -69,9 +72,9 @@ class _Job:
     future: Future[list[Candidate]] = field(default_factory=Future)
 
     @property
-    def shape(self) -> Shape:
+    def place(self) -> Place:
         """The running batch that it goes to."""
-        return self.sentence.options.beam_size, self.sentence.width, self.sentence.listed
+        return self.priority, (self.sentence.options.beam_size, self.sentence.width, self.sentence.listed)
 
     @property
     def urgency(self) -> float:
@@ -118,10 +121,10 @@ class Engine:
     """
 
     def __init__(self, backend: Backend, workers: int = 1) -> None:
-        """Each of the `workers` is a thread with running batches of its own, of `backend.rows` rows together."""
+        """Each of the `workers` is a thread with running batches of its own, of `backend.rows` rows together for each priority."""
         self._backend, self._workers = backend, workers
         self._changed = threading.Condition()
-        self._waiting: dict[tuple[Priority, Shape], deque[_Job]] = {}
+        self._waiting: dict[Place, deque[_Job]] = {}
         self._next_deadline = math.inf  # no sentence that waits has an earlier one
         self._alive: list[_Worker] = []
         self._closed = False
@@ -160,7 +163,7 @@ class Engine:
             if deadline is not None:
                 self._next_deadline = min(self._next_deadline, deadline)
             for job in jobs:
-                self._waiting.setdefault((job.priority, job.shape), deque()).append(job)
+                self._waiting.setdefault(job.place, deque()).append(job)
             unfinished = sum(map(len, self._waiting.values())) + sum(len(worker.jobs) for worker in self._alive)
             while len(self._alive) < min(self._workers, unfinished):
                 self._alive.append(_Worker(self, self._backend))
@@ -180,7 +183,7 @@ class Engine:
             return Statistics(
                 workers=len(self._alive),
                 running=sum(len(worker.jobs) for worker in self._alive),
-                rows=sum(worker.rows for worker in self._alive),
+                rows=sum(worker.rows() for worker in self._alive),
                 waiting=len(jobs),
                 waiting_tokens=sum(len(job.sentence.ids) for job in jobs),
                 oldest_s=now - min((job.since for job in jobs), default=now),
@@ -204,7 +207,7 @@ class Engine:
     # --- what workers ask and tell ----------------------------------------------------------------------------------
 
     def next(self, worker: _Worker) -> list[_Job] | None:
-        """Sentences of one shape that should join now, none where those that run are enough; waits where nothing runs, and None says that
+        """Sentences of one place that should join now, none where those that run are enough; waits where nothing runs, and None says that
         the worker may end."""
         with self._changed:
             while not self._closed:
@@ -249,21 +252,22 @@ class Engine:
                 del self._waiting[key]
 
     def _admitted(self, worker: _Worker) -> list[_Job]:
-        """Take sentences of the most urgent shape out of their queue: this worker's share, as far as there is room; but not by ones and
+        """Take sentences of the most urgent place out of their queue: this worker's share, as far as there is room; but not by ones and
         twos while many wait, for encoding is faster together."""
-        while self._waiting:
-            key = min(self._waiting, key=lambda key: self._waiting[key][0].urgency)
-            queue, (beam, width, _) = self._waiting[key], key[1]
-            if worker.batches and not self._backend.joins:
-                return []
+        full = set() if worker.has_time_for_documents else {Priority.DOCUMENT}
+        while places := [place for place in self._waiting if place[0] not in full]:
+            place = min(places, key=lambda place: self._waiting[place][0].urgency)
+            queue, (priority, (beam, width, _)) = self._waiting[place], place
+            running = worker.rows(priority)
             room = max(1, min(self._backend.rows // beam, _CELLS // width))
-            free = room - -(-worker.rows // beam) if worker.batches else room
+            free = room - -(-running // beam)
             share = -(-len(queue) // self._workers)
-            if free < min(share, max(1, room // 4)):
-                return []
+            if running and (not self._backend.joins or free < min(share, max(1, room // 4))):
+                full.add(priority)
+                continue
             jobs = [queue.popleft() for _ in range(min(free, share, max(1, _ENCODED // width)))]
             if not queue:
-                del self._waiting[key]
+                del self._waiting[place]
             wanted = [job for job in jobs if job.wanted()]
             self._counts["dropped"] += len(jobs) - len(wanted)
             if wanted:
@@ -272,18 +276,27 @@ class Engine:
 
 
 class _Worker(threading.Thread):
-    """A thread with its running batches, one for each shape of those that are in it."""
+    """A thread with its running batches, one for each place of those that are in it."""
 
     def __init__(self, engine: Engine, backend: Backend) -> None:
         super().__init__(name="nmt-engine", daemon=True)
         self._engine, self._backend = engine, backend
-        self.batches: dict[Shape, RunningBatch] = {}
+        self.batches: dict[Place, RunningBatch] = {}
         self.jobs: dict[int, _Job] = {}  # by the identity of their sentences
+        self._owed = 0.0  # seconds that interactive sentences have had and documents have not
+
+    def rows(self, priority: Priority | None = None) -> int:
+        """Rows of all running batches, or of those of this priority."""
+        return sum(
+            len(batch.sentences) * beam
+            for (its, (beam, _, _)), batch in list(self.batches.items())
+            if priority in (None, its)
+        )
 
     @property
-    def rows(self) -> int:
-        """Rows of all running batches."""
-        return sum(len(batch.sentences) * beam for (beam, _, _), batch in list(self.batches.items()))
+    def has_time_for_documents(self) -> bool:
+        """Whether no interactive sentence runs, or those that do have had their half of the time."""
+        return self._owed >= 0 or not self.rows(Priority.INTERACTIVE)
 
     def run(self) -> None:
         """Join, step, deliver, until there is nothing to do."""
@@ -299,29 +312,40 @@ class _Worker(threading.Thread):
 
     def _work(self) -> None:
         while (jobs := self._engine.next(self)) is not None:
-            if jobs:
-                self._join(jobs)
-            for shape, batch in list(self.batches.items()):
-                self._let_go(batch, [each for each in batch.sentences if not self.jobs[id(each)].wanted()])
-                if batch.sentences:
-                    self._step(shape, batch)
-                if not batch.sentences:
-                    self.batches.pop(shape, None)
+            for priority in Priority:
+                joining = [job for job in jobs if job.priority is priority]
+                due = priority is Priority.INTERACTIVE or self.has_time_for_documents
+                if joining or (due and self.rows(priority)):
+                    self._turn(priority, joining)
+
+    def _turn(self, priority: Priority, joining: Sequence[_Job]) -> None:
+        """A step of all running batches of this priority, which those join first."""
+        began = time.monotonic()
+        if joining:
+            self._join(joining)
+        for place, batch in [item for item in self.batches.items() if item[0][0] is priority]:
+            self._let_go(batch, [each for each in batch.sentences if not self.jobs[id(each)].wanted()])
+            if batch.sentences:
+                self._step(place, batch)
+            if not batch.sentences:
+                self.batches.pop(place, None)
+        took = time.monotonic() - began
+        self._owed = self._owed + took if priority is Priority.INTERACTIVE else -took
 
     def _join(self, jobs: Sequence[_Job]) -> None:
-        shape = jobs[0].shape
+        place = jobs[0].place
         self.jobs |= {id(job.sentence): job for job in jobs}
         try:
-            batch = self.batches.setdefault(shape, RunningBatch(self._backend, *shape))
+            batch = self.batches.setdefault(place, RunningBatch(self._backend, *place[1]))
             batch.join([job.sentence for job in jobs])
         except Exception:
-            self._each_alone(shape, [job.sentence for job in jobs])
+            self._each_alone(place, [job.sentence for job in jobs])
 
-    def _step(self, shape: Shape, batch: RunningBatch) -> None:
+    def _step(self, place: Place, batch: RunningBatch) -> None:
         try:
             done = batch.step()
         except Exception:
-            self._each_alone(shape, ())
+            self._each_alone(place, ())
             return
         jobs = [self.jobs.pop(id(sentence)) for sentence in done]
         for job in jobs:
@@ -339,9 +363,9 @@ class _Worker(threading.Thread):
                 del self.jobs[id(sentence)]
             self._engine.count(dropped=len(sentences))
 
-    def _each_alone(self, shape: Shape, joining: Iterable[Sentence]) -> None:
+    def _each_alone(self, place: Place, joining: Iterable[Sentence]) -> None:
         """After a failure of a batch: each of its sentences from the beginning and by itself, so that only the one to blame fails."""
-        together = {id(each): each for each in (*self.batches.pop(shape).sentences, *joining)}
+        together = {id(each): each for each in (*self.batches.pop(place).sentences, *joining)}
         for sentence in together.values():
             job = self.jobs.pop(id(sentence))
             try:
