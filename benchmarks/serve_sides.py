@@ -106,10 +106,13 @@ class Program:
         """Whether the command line of one of its processes has that word."""
         return any(word.encode() in _read(pid, "cmdline") for pid in self.pids())
 
-    def pss_mb(self) -> float:
-        """Memory of all its processes, what they share counted once."""
+    def pss_mb(self, own: bool = False) -> float:
+        """Memory of all its processes, what they share counted once; only their `own`, without files, which others may share."""
+        kinds = "Pss_Anon|Pss_Shmem" if own else "Pss"
         texts = [_read(pid, "smaps_rollup").decode() for pid in self.pids()]
-        return sum(int(size) for text in texts for size in re.findall(r"^Pss:\s+(\d+) kB", text, re.M)) * 1024 / 1e6
+        return (
+            sum(int(kb) for text in texts for kb in re.findall(rf"^(?:{kinds}):\s+(\d+) kB", text, re.M)) * 1024 / 1e6
+        )
 
     def stop(self) -> int:
         """Ask it to stop, end what is left by id, and return the exit status."""

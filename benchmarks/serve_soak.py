@@ -2,8 +2,9 @@
 
     python benchmarks/serve_soak.py --minutes 30
 
-Starts `python -m serving` with the bundled model, as it starts by itself; prints a line a minute, and the slopes over the second half:
-memory is PSS, so that what processes share counts once.
+Starts `python -m serving` with the bundled model, as it starts by itself; prints a line a minute, and the slopes over the second half.
+Memory is what the processes have of their own (anonymous and shared memory, what they share counted once): the pages of files, which are no
+leak, come and go with whatever else runs on the machine.
 """
 
 from __future__ import annotations
@@ -44,13 +45,11 @@ def soak(
     for minute in range(1, minutes + 1):
         plan = loadgen.Plan(program.port, texts, 58.0, clients=clients, hang_up_share=0.1, seed=minute)
         outcomes += (report := loadgen.measure(plan)).outcomes()
-        memory.append((float(minute), program.pss_mb()))
+        memory.append((float(minute), program.pss_mb(own=True)))
         files.append((float(minute), float(descriptors(program))))
         rate = report.outcomes()[loadgen.GOOD] / plan.seconds
-        print(
-            f"{minute} min: {memory[-1][1]:,.0f} MB, {files[-1][1]:,.0f} descriptors, {rate:,.0f} requests/s",
-            flush=True,
-        )
+        used = f"{memory[-1][1]:,.0f} MB ({program.pss_mb():,.0f} with files), {files[-1][1]:,.0f} descriptors"
+        print(f"{minute} min: {used}, {rate:,.0f} requests/s", flush=True)
     return memory, files, outcomes
 
 
