@@ -20,9 +20,10 @@ from ray.serve.handle import DeploymentHandle
 
 from serving.backend import Model, Models, RemoteModel
 from serving.config import ServeConfig, check_models, parse_args
-from serving.gateway import Activity, create_app
+from serving.gateway import create_app
 from serving.keys import KeyStore
 from serving.replica import TranslatorReplica
+from serving.service import Activity
 
 GATEWAY = "gateway"
 # What Ray sets aside for a process: next to nothing, as a replica that finds no room, beside the one it replaces, is never started; and

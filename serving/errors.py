@@ -1,11 +1,11 @@
-"""Every error of the HTTP surface, in one JSON shape: `{"error": {"code": ..., "message": ...}}`."""
+"""Every error of the HTTP surface: `{"error": {"code": ..., "message": ...}}`, or in the shape of the API that a path belongs to."""
 
 from __future__ import annotations
 
 import difflib
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -32,6 +32,9 @@ _CODES = {
     503: "unavailable",
 }
 
+# What LibreTranslate answers with instead; its clients know these.
+_LIBRETRANSLATE = {401: 403, 404: 400, 415: 400, 422: 400}
+
 
 class Refused(Exception):
     """A request that is answered by `status` with a message for the caller; `code` defaults to the status' own."""
@@ -54,41 +57,49 @@ def describe(problems: Sequence[Any], known: Sequence[str]) -> str:
     return "; ".join(list(parts)[:5])
 
 
-def install(app: FastAPI) -> None:
-    """Give `app` the handlers for everything that can be raised below it."""
+def install(app: FastAPI, libretranslate: Collection[str] = ()) -> None:
+    """Give `app` the handlers for everything that can be raised below it; `libretranslate` are the paths of that API."""
+
+    def respond(request: Request, status: int, *words: Any) -> JSONResponse:
+        if request.url.path not in libretranslate:
+            return answer(status, *words)
+        response = answer(_LIBRETRANSLATE.get(status, status), *words)
+        response.body = response.render({"error": words[0]})
+        response.headers["Content-Length"] = str(len(response.body))
+        return response
 
     @app.exception_handler(Refused)
-    async def refused(_: Request, error: Refused) -> JSONResponse:
-        response = answer(error.status, error.message, error.code, error.retry_after)
-        if error.status == 401:
+    async def refused(request: Request, error: Refused) -> JSONResponse:
+        response = respond(request, error.status, error.message, error.code, error.retry_after)
+        if response.status_code == 401:
             response.headers["WWW-Authenticate"] = "Bearer"
         return response
 
     @app.exception_handler(InputError)
-    async def unacceptable(_: Request, error: InputError) -> JSONResponse:
-        return answer(422, str(error))
+    async def unacceptable(request: Request, error: InputError) -> JSONResponse:
+        return respond(request, 422, str(error))
 
     @app.exception_handler(UnknownModel)
-    async def unknown_model(_: Request, error: UnknownModel) -> JSONResponse:
-        return answer(404, str(error), "unknown_model")
+    async def unknown_model(request: Request, error: UnknownModel) -> JSONResponse:
+        return respond(request, 404, str(error), "unknown_model")
 
     @app.exception_handler(Unavailable)
-    async def unavailable(_: Request, error: Unavailable) -> JSONResponse:
+    async def unavailable(request: Request, error: Unavailable) -> JSONResponse:
         status = 429 if isinstance(error, Overloaded) else 503
         code = "deadline_exceeded" if isinstance(error, DeadlineExceeded) else None
-        return answer(status, f"{error}; try again later", code, error.retry_after)
+        return respond(request, status, f"{error}; try again later", code, error.retry_after)
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> JSONResponse:
         words = {404: "no such path; see /docs", 405: f"{request.method} is not allowed here; see /docs"}
-        response = answer(error.status_code, words.get(error.status_code, str(error.detail)))
+        response = respond(request, error.status_code, words.get(error.status_code, str(error.detail)))
         response.headers.update(error.headers or {})
         return response
 
     @app.exception_handler(Exception)
-    async def unexpected(_: Request, error: Exception) -> JSONResponse:
+    async def unexpected(request: Request, error: Exception) -> JSONResponse:
         _log.error("request failed: %s", type(error).__name__, exc_info=error)
-        return answer(500, "internal error; the server's log has the details")
+        return respond(request, 500, "internal error; the server's log has the details")
 
 
 def _describe_one(problem: Any, known: Sequence[str]) -> str:
@@ -103,8 +114,10 @@ def _describe_one(problem: Any, known: Sequence[str]) -> str:
         return f"unknown key (did you mean {close[0]!r}?)" if close else f"unknown key; known keys: {', '.join(known)}"
     if kind == "missing":
         return f"missing key {key!r}"
-    if key == "text":
+    if key in ("text", "q"):
         items = [part for part in location[1:] if isinstance(part, int)]
-        return f"text: item {items[0] + 1} is not a string" if items else "text: expected a string or a list of strings"
+        return (
+            f"{key}: item {items[0] + 1} is not a string" if items else f"{key}: expected a string or a list of strings"
+        )
     message = str(problem["msg"]).removeprefix("Value error, ")
     return f"{key}: {message[:1].lower()}{message[1:]}"

@@ -37,6 +37,7 @@ class Overrides:
     beam_size: int | None = None
     n_best: int | None = None
     length_penalty: float | None = None
+    split_sentences: bool | None = None
 
     def apply(self, defaults: DecodeOptions) -> DecodeOptions:
         """The options to decode with; a beam that was not asked for grows to hold `n_best`. Raises `InputError`."""

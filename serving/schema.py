@@ -24,6 +24,9 @@ class TranslateRequest(BaseModel):
     beam_size: Annotated[int, Field(ge=1)] | None = Field(None, description="hypotheses kept at each step")
     n_best: Annotated[int, Field(ge=1)] | None = Field(None, description="translations returned for each text")
     length_penalty: Annotated[float, Field(ge=0, le=5)] | None = Field(None, description="0 favours short translations")
+    split_sentences: bool | None = Field(
+        None, description="whether the sentences of a line are translated one by one; lines always are"
+    )
     api_key: Annotated[str, Field(max_length=200)] | None = Field(
         None, description="where keys are asked for; better in the header Authorization: Bearer KEY"
     )
@@ -41,7 +44,7 @@ class Detail(BaseModel):
 
     score: float = Field(description="length-normalised log probability")
     truncated: bool = Field(description="the length limit ended the translation: text may be missing")
-    segments: int = Field(description="parts that a long text was split into")
+    segments: int = Field(description="parts that the text was divided into")
     source_tokens: int
     target_tokens: int
     alternatives: list[Alternative] | None = Field(None, description="best first; with n_best above 1")

@@ -1,13 +1,15 @@
-"""Splitting long text: nothing is lost, every part fits, cuts are where people would make them."""
+"""Dividing text: nothing is lost, every part fits, cuts are where people would make them."""
 
 from __future__ import annotations
+
+import time
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nmt.text.normalize import normalize
-from nmt.text.segment import Segment, split_long
+from nmt.text.segment import Segment, Stretch, split_long, stretches
 
 PROSE = (
     "It rained all day, so we stayed at home. Did you go out? He said “Never again!” and left; she stayed (for a while). "
@@ -17,6 +19,8 @@ PIECES = [
     "a", "word", "longer", "x" * 9, "3.14", "U.S.", "don't", "“quote”", ",", ";", ":", ".", "!", "?", "…", "—", "–", "-", "(", ")",
     "。", "！", "？", "，", "、", "；", "」", "「", "”", "“", "文", "章", " ", " ", " ",
 ]  # fmt: skip
+WHITE = ["\n", "\r\n", "\n\n", "\t", "  ", "\u2028", "\u3000", "\xa0", "- ", "1. ", "> ", "* ", "\x85", "\u200b"]
+ANYTHING = st.lists(st.sampled_from(PIECES + WHITE) | st.text(max_size=3), max_size=60).map("".join)
 TEXT = st.lists(st.sampled_from(PIECES), max_size=60).map("".join).map(normalize)
 
 
@@ -143,3 +147,61 @@ def test_very_long_text_takes_little_time() -> None:
     segments = split_long(text, length, 100)
     assert joined(segments) == text
     assert measured < 50 * len(text) + 1000 * 100  # near linear: quadratic work would be 120 000 ** 2
+
+
+# --- lines and sentences ---------------------------------------------------------------------------------------------------
+
+
+def whole(found: list[Stretch], rest: str) -> str:
+    return "".join(each.before + each.text for each in found) + rest
+
+
+@given(ANYTHING, st.sampled_from(["en", "de", "ja", "xx", "pt-BR"]), st.booleans())
+@settings(max_examples=500, deadline=None)
+def test_what_is_divided_is_whole_again(text: str, language: str, sentences: bool) -> None:
+    found, rest = stretches(text, language, sentences)
+    assert whole(found, rest) == text
+    for each in found:
+        assert each.text == each.text.strip()
+        assert any(map(str.isalnum, each.text))
+        assert not set(each.text) & set("\n\r\t\u2028\x85")
+
+
+@pytest.mark.parametrize(
+    ("text", "language", "expected"),
+    [
+        ("Hello.", "en", [("", "Hello.")]),
+        ("  Hello. How are you?", "en", [("  ", "Hello."), (" ", "How are you?")]),
+        ("Dr. Smith came at 5 p.m. on Jan. 5th.  He left.", "en", [("", "Dr. Smith came at 5 p.m. on Jan. 5th."), ("  ", "He left.")]),
+        ("Am 5. Januar z. B. nicht. Danach schon.", "de", [("", "Am 5. Januar z. B. nicht."), (" ", "Danach schon.")]),
+        ("你好。我很好。谢谢！", "zh", [("", "你好。"), ("", "我很好。"), ("", "谢谢！")]),
+        ("One line\r\n\r\n  and another", "en", [("", "One line"), ("\r\n\r\n  ", "and another")]),
+        ("Name\tAge", "en", [("", "Name"), ("\t", "Age")]),
+        ("Buy:\n- milk\n  * bread\n1. eggs\n> > - [x] done", "en",
+         [("", "Buy:"), ("\n- ", "milk"), ("\n  * ", "bread"), ("\n1. ", "eggs"), ("\n> > - [x] ", "done")]),
+        ("1. Januar", "de", [("", "1. Januar")]),  # a line alone is no list
+        ("- Hello.", "en", [("", "- Hello.")]),
+        ("Well... ?!  Yes.", "en", [("", "Well..."), (" ?!  ", "Yes.")]),
+        ("Title\n=====\n\n* * *\nText", "en", [("", "Title"), ("\n=====\n\n* * *\n", "Text")]),
+    ],
+)  # fmt: skip
+def test_lines_and_sentences_are_seen(text: str, language: str, expected: list[tuple[str, str]]) -> None:
+    found, rest = stretches(text, language)
+    assert [(each.before, each.text) for each in found] == expected
+    assert rest == ""
+
+
+def test_sentences_may_stay_together() -> None:
+    found, rest = stretches("Hello. How are you?\nFine. \n", "en", sentences=False)
+    assert found == [Stretch("", "Hello. How are you?"), Stretch("\n", "Fine.")]
+    assert rest == " \n"
+    assert stretches(" \n\t", "en") == ([], " \n\t")
+
+
+def test_a_long_text_takes_no_long_time() -> None:
+    text = "Some words. " * 20_000 + "\n" * 100_000 + "word " * 50_000 + "\n" + "> " * 100_000 + " " * 100_000 + "end"
+    started = time.monotonic()
+    found, rest = stretches(text, "en")
+    assert time.monotonic() - started < 5.0
+    assert whole(found, rest) == text
+    assert len(found) == 20_002

@@ -86,7 +86,7 @@ def test_no_texts_give_no_translations() -> None:
 
 
 def test_the_text_is_normalised_before_it_is_translated() -> None:
-    plain, decomposed = copier().translate(["für die Katze", "fu\u0308r\u00a0 die\tKatze "])
+    plain, decomposed = copier().translate(["für die Katze", "fu\u0308r\u00a0 die\u3000Kat\u200bze"])
     assert plain.text == decomposed.text
 
 
@@ -129,6 +129,41 @@ def test_the_iterable_form_gives_the_same_and_reads_no_further_than_it_must(monk
     results = translator.translate_iter(endless())
     assert [next(results).source for _ in range(6)] == texts[:6]
     assert read == 8
+
+
+# --- lines and sentences --------------------------------------------------------------------------------------------
+
+
+def test_what_is_between_sentences_and_lines_comes_back() -> None:
+    text = "  the cat.  the bird.\r\n\r\n\t- the red house\n> * the tree\n---\n?!\u2028the dog.\n\n"
+    (result,) = copier().translate([text])
+    assert result.text == text
+    assert result.segments == 5
+    (whole,) = copier().translate([text], DecodeOptions(split_sentences=False))
+    assert whole.text == text.replace(".  the", ". the")
+    assert whole.segments == 4
+
+
+@pytest.mark.parametrize("text", ["?!", " -- ", "\U0001f642", "...\n\n***"])
+def test_what_has_no_words_stays_as_it_is(text: str) -> None:
+    (result,) = guesser().translate([text])
+    assert (result.text, result.source_tokens, result.truncated) == (text, 0, False)
+
+
+def test_with_a_prefix_a_line_is_one_sentence() -> None:
+    text = "the cat. the dog."
+    (result,) = copier().translate([text], prefixes=["the cat"])
+    assert (result.text, result.segments) == (text, 1)
+
+
+def test_links_count_the_words_of_the_text() -> None:
+    text = "1. the cat\n2. the red dog. the tree"
+    (result,) = copier().translate([text], DecodeOptions(alignment=True))
+    words = text.split()
+    assert result.text == text
+    assert {(words[source], words[target]) for source, target in result.hypotheses[0].alignment} <= {
+        (w, w) for w in words
+    }
 
 
 # --- long text ------------------------------------------------------------------------------------------------------
@@ -312,7 +347,8 @@ def test_a_translation_that_nobody_wants_any_more_is_given_up() -> None:
 def test_any_text_at_all_is_translated(text: str) -> None:
     (result,) = copier().translate([text])
     assert result.source == text
-    assert bool(result.segments > 1) == (result.source_tokens > LIMIT)
+    ends = "\n\r\t\v\f\x1c\x1d\x1e\x85\u2028\u2029"
+    assert not result.text or [c for c in result.text if c in ends] == [c for c in text if c in ends]
 
 
 def test_a_translation_says_what_each_of_its_subwords_is_worth() -> None:

@@ -16,6 +16,7 @@ from nmt.inference.types import DecodeOptions
 _CHUNK = 32  # texts of one request
 _CONCURRENCY = 4  # requests in flight; the server batches them together
 _TRIES = 8
+_OPTIONS = {"beam_size", "length_penalty", "split_sentences"}  # of a search, which a request can change
 
 
 class ServerTranslator:
@@ -35,9 +36,7 @@ class ServerTranslator:
 
     def translate(self, texts: Sequence[str], options: DecodeOptions | None = None) -> list[str]:
         """The best translation of each text, in order; raise `ServiceError` when the server can't be reached or refuses."""
-        extra = (
-            {"beam_size": options.beam_size, "length_penalty": options.length_penalty} if options is not None else {}
-        )
+        extra = options.model_dump(include=_OPTIONS) if options is not None else {}
         chunks = [list(texts[i : i + _CHUNK]) for i in range(0, len(texts), _CHUNK)]
         with ThreadPoolExecutor(_CONCURRENCY) as pool:
             answers = list(pool.map(lambda chunk: self._ask("/v1/translate", {"text": chunk} | extra), chunks))

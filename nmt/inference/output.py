@@ -11,6 +11,7 @@ import numpy as np
 from nmt.inference.alignment import Copy, Word, aligned, copies, with_copies, word_numbers
 from nmt.inference.search import Candidate
 from nmt.inference.types import DecodeOptions, Hypothesis, TokenScore, Translation
+from nmt.text.normalize import normalize
 from nmt.text.tokenizer import EOS, UNK, Tokenizer
 
 UNSPACED = {"zh", "ja", "th", "lo", "km", "my", "bo"}  # languages whose sentences are joined without a space
@@ -35,6 +36,8 @@ class Part:
     words: list[int]  # the word of `content` that each subword is of
     copied: dict[int, Copy] = field(default_factory=dict)
     inside_word: bool = False  # whether it goes on where the segment before it was cut within a word
+    before: str | None = None  # what stands before it in the text; None where it was cut from the part before it
+    after: str = ""  # what stands after it at the end of the text
 
     @classmethod
     def of(
@@ -45,6 +48,7 @@ class Part:
         vocabulary: Tokenizer,
         copying: bool = False,
         inside_word: bool = False,
+        before: str | None = None,
     ) -> Part:
         """The segment `content`, whose subwords are `ids`; with `copying` the characters that have none are copied, else the model sees
         that there are some."""
@@ -59,6 +63,7 @@ class Part:
             [numbers[place] for place in kept],
             copied,
             inside_word,
+            before,
         )
 
     @property
@@ -85,9 +90,9 @@ class Output:
     def translation(
         self, text: str, found: Sequence[tuple[Part, Sequence[Candidate]]], options: DecodeOptions
     ) -> Translation:
-        """The translation of `text` out of the candidates of its parts, best first; "" where there are no parts."""
+        """The translation of `text` out of the candidates of its parts, best first; without parts the text, "" for white space."""
         if not found:
-            return Translation(text, (Hypothesis("", 0.0),), 0, 0)
+            return Translation(text, (Hypothesis(text if normalize(text) else "", 0.0),), 0, 0)
         count = min(options.n_best, max(len(candidates) for _, candidates in found))
         hypotheses = []
         for rank in range(count):
@@ -109,16 +114,15 @@ class Output:
     def hypothesis(self, chosen: Chosen, alignment: bool) -> Hypothesis:
         """One candidate translation, with the links of its words where `alignment` is wanted and the model shows them."""
         text, links, before, words = "", [], 0, 0  # source words of the parts before, target words so far
-        for part, candidate in chosen:
+        for number, (part, candidate) in enumerate(chosen):
             said, piece = self._said(part, candidate)
-            goes_on = part.inside_word and self._source_spaced  # elsewhere every cut is between words, as we know
-            space = " " if text and piece and self._target_spaced and not goes_on else ""
-            before -= goes_on
-            words -= bool(text and piece and not space)
+            between, goes_on = self._between(part, bool(piece and text), first=not number)
+            before += len(between.split()) - goes_on
+            words += len(between.split()) - bool(text and piece and not between)
             links += [
                 (before + word.source, words + place) for place, word in enumerate(said) if word.source is not None
             ]
-            text += space + piece
+            text += between + piece + part.after
             before += len(part.content.split(" "))
             words += len(piece.split())
         return Hypothesis(
@@ -128,6 +132,17 @@ class Output:
             tuple(sorted(links)) if alignment else (),
             tuple(c.attention for _, c in chosen if c.attention is not None) if alignment else (),
         )
+
+    def _between(self, part: Part, words: bool, first: bool) -> tuple[str, bool]:
+        """What is written before a part, with `words` on both sides or not; and whether its source goes on with the word before."""
+        if part.before is None:
+            goes_on = part.inside_word and self._source_spaced  # elsewhere every cut is between words, as we know
+            return " " if words and self._target_spaced and not goes_on else "", goes_on
+        if first or part.before.strip(" "):
+            return part.before, False
+        # Between two sentences of a line: as the languages have it, where they differ.
+        unspaced = "" if self._source_spaced else " "
+        return (part.before or unspaced) if words and self._target_spaced else "", not part.before
 
     def _said(self, part: Part, candidate: Candidate) -> tuple[list[Word], str]:
         """A candidate's words, where it is known what they come from, and its text."""

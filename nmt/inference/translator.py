@@ -23,7 +23,7 @@ from nmt.inference.phrases import NONE, Phrases
 from nmt.inference.search import Cancelled, Candidate, Sentence
 from nmt.inference.types import DecodeOptions, Hypothesis, Precision, Translation
 from nmt.text.normalize import normalize
-from nmt.text.segment import split_long
+from nmt.text.segment import split_long, stretches
 from nmt.text.tokenizer import EOS, UNK
 
 Demands = Callable[[str], Sequence[str]]
@@ -151,7 +151,8 @@ class Translator:
         """Begin to translate texts, beside whatever the engine has in hand.
 
         `prefixes` are what each translation is to begin with, "" for nothing; `demands` gives the phrases that must appear in the
-        translation of a piece of text (`Glossary.phrases`), which is searched for with a beam of ten at least.
+        translation of a piece of text (`Glossary.phrases`), which is searched for with a beam of ten at least. Lines, and the sentences of
+        a line that has no prefix, are translated one by one, and what is between them stays (`nmt.text.segment.stretches`).
 
         Raises `InputError` for text that is not Unicode, for `n_best` above `beam_size`, for a prefix that is longer than the translation
         may be, or of a text that is divided, and for a phrase that has no subwords.
@@ -167,8 +168,13 @@ class Translator:
             raise InputError("this model has no shortlist, or runs where it can't be used: leave shortlist out")
         for text in (*texts, *(prefixes or ())):
             self.validate(text)
-        parts = self._parts(texts)
-        begins = self._begins(parts, texts, prefixes, options)
+        if prefixes is not None and len(prefixes) != len(texts):
+            raise InputError(
+                f"{len(prefixes)} prefixes for {len(texts)} texts: give one for each, empty where there is none"
+            )
+        begun = prefixes or [""] * len(texts)
+        parts = self._parts(texts, [not options.split_sentences or bool(prefix) for prefix in begun])
+        begins = self._begins(parts, begun, options)
         spoken = sorted((part for part in parts if not part.silent), key=lambda part: -len(part.ids))
         if demands and options.temperature:
             raise InputError("phrases are demanded of a search, not of what is drawn at random: set temperature to 0")
@@ -240,16 +246,8 @@ class Translator:
         pieces = self.vocabularies.target.pieces(range(len(self.vocabularies.target)))
         return np.array([piece[:1].isalnum() for piece in pieces])
 
-    def _begins(
-        self, parts: list[Part], texts: Sequence[str], prefixes: Sequence[str] | None, options: DecodeOptions
-    ) -> list[list[int]]:
+    def _begins(self, parts: list[Part], prefixes: Sequence[str], options: DecodeOptions) -> list[list[int]]:
         """The ids that each text's translation begins with."""
-        if prefixes is None:
-            return [[] for _ in texts]
-        if len(prefixes) != len(texts):
-            raise InputError(
-                f"{len(prefixes)} prefixes for {len(texts)} texts: give one for each, empty where there is none"
-            )
         begins = self.vocabularies.target.encode([normalize(prefix) for prefix in prefixes])
         counts = collections.Counter(part.text for part in parts)
         for part in parts:
@@ -264,18 +262,34 @@ class Translator:
                 )
         return begins
 
-    def _parts(self, texts: Sequence[str]) -> list[Part]:
-        tokenizer = self.vocabularies.source
-        clean = [normalize(text) for text in texts]
-        parts = []
-        for index, (text, ids) in enumerate(zip(clean, tokenizer.encode(clean), strict=True)):
-            if len(ids) <= self.max_source_tokens:
-                parts += [Part.of(index, text, ids, tokenizer, self._copies)] if ids else []
-                continue
-            segments = split_long(text, lambda part: len(tokenizer.encode([part])[0]), self.max_source_tokens)
-            cut = tokenizer.encode([segment.text for segment in segments])
-            parts += [
-                Part.of(index, segment.text, its, tokenizer, self._copies, segment.inside_word)
-                for segment, its in zip(segments, cut, strict=True)
-            ]
+    def _parts(self, texts: Sequence[str], whole: Sequence[bool]) -> list[Part]:
+        """The parts of all texts; the lines of those that are `whole` are not divided into sentences."""
+        tokenizer, language = self.vocabularies.source, self.info.source_language
+        cut = [stretches(text, language, not one) for text, one in zip(texts, whole, strict=True)]
+        clean = [normalize(stretch.text) for found, _ in cut for stretch in found]
+        encoded = zip(clean, tokenizer.encode(clean), strict=True)
+        parts: list[Part] = []
+        for index, (found, rest) in enumerate(cut):
+            its: list[Part] = []
+            held = ""  # before what has nothing that can be translated
+            for stretch, (text, ids) in zip(found, encoded, strict=False):
+                held += stretch.before
+                if ids:
+                    its += self._divided(index, text, ids, held)
+                    held = ""
+            if its:
+                its[-1] = replace(its[-1], after=held + rest)
+            parts += its
         return parts
+
+    def _divided(self, index: int, text: str, ids: list[int], before: str) -> list[Part]:
+        """The parts of a sentence: one, where it is not too long."""
+        tokenizer = self.vocabularies.source
+        if len(ids) <= self.max_source_tokens:
+            return [Part.of(index, text, ids, tokenizer, self._copies, before=before)]
+        segments = split_long(text, lambda part: len(tokenizer.encode([part])[0]), self.max_source_tokens)
+        cut = tokenizer.encode([segment.text for segment in segments])
+        return [
+            Part.of(index, segment.text, its, tokenizer, self._copies, segment.inside_word, None if number else before)
+            for number, (segment, its) in enumerate(zip(segments, cut, strict=True))
+        ]

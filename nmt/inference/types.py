@@ -45,6 +45,7 @@ class DecodeOptions(Section):
     coverage_penalty: float = Field(
         0.0, ge=0.0, le=10.0, description="weight of what the source words lack of being attended to once"
     )
+    split_sentences: bool = Field(True, description="translate the sentences of a line one by one")
     shortlist: bool = Field(False, description="say only what is on the model's lexical shortlist, which is faster")
     alignment: bool = Field(False, description="say which source word each word of a translation comes from")
     seed: int = Field(0, ge=0, le=2**63 - 1, description="what is drawn follows from it and from the text")
@@ -76,7 +77,7 @@ class Hypothesis:
 class Translation:
     """The result for one input text.
 
-    `hypotheses` are best first, at least one. `segments` is the number of parts that a long text was split into.
+    `hypotheses` are best first, at least one. `segments` is the number of parts that the text was divided into.
     `truncated` says that some part reached the length limit before the model ended it, so that text may be missing.
     """
 

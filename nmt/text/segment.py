@@ -1,15 +1,62 @@
-"""Splitting text that is longer than a model can take: at sentence ends, then at clause marks, then between words."""
+"""What of a text is translated by itself: its sentences, with what is between them kept to the byte; then the parts of a sentence that is
+longer than a model can take: at sentence ends that were not seen as such, at clause marks, then between words."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+
+import sentencex
 
 # Where no space follows, a straight quote may open what comes next, and stays with it.
 _SENTENCE_END = re.compile(r"(?<=[.!?…。！？])[\"'”’»)\]」』）】》]*\s+|(?<=[。！？])(?![。！？])[”’»)\]」』）】》]*")
 _CLAUSE_END = re.compile(r"(?<=[,;:–—])\s+|(?<=[、，；：])\s*|\s+(?=[-–—(])")
 _WORD_END = re.compile(r"\s+")
+
+
+# Between these is never a sentence: ends of lines and paragraphs, tabs as between columns.
+_CELL = re.compile("[^\n\r\t\v\f\x1c-\x1e\x85\u2028\u2029]+")
+# What a line of several may begin with that is no part of its first sentence.
+_MARK = re.compile(r"\s*(?:[-*+•◦▪‣·>#–—]+|\(?(?:\d{1,3}|[a-z])[.)]|\[[ xX]\])\s+")
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """What is translated by itself, and what stands before it in the text, which stays as it is."""
+
+    before: str
+    text: str
+
+
+def stretches(text: str, language: str, sentences: bool = True) -> tuple[list[Stretch], str]:
+    """What of `text` is to be translated, in order, and what stands after the last of it; all of it joined is `text` again.
+
+    Lines and cells between tabs are always apart; with `sentences` so are the sentences of a line (sentencex, by Wikimedia, which knows the
+    abbreviations of `language`). White space around them, marks of lists and quotations at the beginning of lines, and what has no letters
+    or digits belong to none.
+    """
+    found: list[Stretch] = []
+    end, several = 0, "\n" in text.strip() or "\r" in text.strip()
+    for cell in _CELL.finditer(text):
+        start = cell.start()
+        if several:
+            while mark := _MARK.match(text, start, cell.end()):
+                start = mark.end()
+        for sentence in _sentences(text[start : cell.end()], language) if sentences else (text[start : cell.end()],):
+            content = sentence.strip()
+            if any(map(str.isalnum, content)):
+                begins = start + sentence.index(content)
+                found.append(Stretch(text[end:begins], content))
+                end = begins + len(content)
+            start += len(sentence)
+    return found, text[end:]
+
+
+def _sentences(line: str, language: str) -> Iterator[str]:
+    """The sentences of a line with the white space around them; joined they are the line."""
+    cut: list[str] = sentencex.segment(language.partition("-")[0], line)
+    return iter(cut if "".join(cut) == line else (line,))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,255 @@
+"""LibreTranslate's API (version 1.9), for the many clients that speak it: its shapes and words, stricter where it is lenient.
+
+Errors are `{"error": "words"}`. Fields come as JSON, as a form, or in the query string. With `source: auto` each text is told by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, TypeVar
+from urllib.parse import parse_qsl
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import from_json
+
+from nmt.inference.types import Translation
+from nmt.text.language import Detected
+from serving import errors, languages
+from serving.errors import Refused
+from serving.protocol import Overrides, ServedModel, UnknownModel
+from serving.service import Service, Wanted, check, read_body
+
+PATHS = ("/translate", "/detect", "/languages", "/frontend/settings", "/health", "/spec")
+_AUTO = "auto"
+_FORM = "application/x-www-form-urlencoded"
+
+
+class _Question(BaseModel):
+    model_config = ConfigDict(extra="ignore", strict=True, allow_inf_nan=False)
+
+    q: str | list[str] = Field(description="one text, or a list of them; the answer has the same shape")
+    api_key: Annotated[str, Field(max_length=200)] | None = Field(None, description="where keys are asked for")
+
+    @property
+    def texts(self) -> list[str]:
+        return [self.q] if isinstance(self.q, str) else self.q
+
+
+class TranslateQuestion(_Question):
+    """What `POST /translate` takes."""
+
+    source: Annotated[str, Field(max_length=100)] = Field(_AUTO, description="source language, or auto")
+    target: Annotated[str, Field(max_length=100)] = Field(description="target language")
+    format: Literal["text"] = Field("text", description="text; html is not there yet")
+    alternatives: Annotated[int, Field(ge=0)] = Field(0, description="further translations of each text")
+
+
+class DetectQuestion(_Question):
+    """What `POST /detect` takes."""
+
+
+_Asked = TypeVar("_Asked", bound=_Question)
+
+
+class LibreError(BaseModel):
+    """The body of every error."""
+
+    error: str
+
+
+def add(app: FastAPI, service: Service) -> None:
+    """Put the surface on `app`."""
+    _add_translate(app, service)
+    _add_detect(app, service)
+    _add_state(app, service)
+
+
+def _documented(question: type[BaseModel]) -> dict[str, Any]:
+    schema = question.model_json_schema()
+    return {"requestBody": {"content": {kind: {"schema": schema} for kind in ("application/json", _FORM)}}}
+
+
+_ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"model": LibreError} for status in (400, 403, 408, 413, 429, 500, 503)
+}
+
+
+def _add_translate(app: FastAPI, service: Service) -> None:
+    @app.post("/translate", responses=_ERRORS, openapi_extra=_documented(TranslateQuestion), tags=["LibreTranslate"])
+    async def translate(request: Request) -> JSONResponse:
+        """Translate a text or a list of texts, as LibreTranslate does."""
+        with service.activity.request():
+            asked = await _asked(request, service, TranslateQuestion)
+            overrides = Overrides(n_best=asked.alternatives + 1)
+            check(asked.texts, overrides, service.config.limits)
+            detected = await _detected(service, asked) if asked.source == _AUTO else None
+            found = await _translated(request, service, asked, overrides, detected)
+            return JSONResponse(_answer(asked, found, detected))
+
+
+async def _asked(request: Request, service: Service, kind: type[_Asked]) -> _Asked:
+    """The question, of a caller who may ask."""
+    known = service.access.admitted(request)
+    fields = await _fields(request, service.config.limits.body_seconds)
+    try:
+        asked = kind.model_validate(fields)
+    except ValidationError as error:
+        names = [name for name in kind.model_fields if name != "api_key"]
+        raise Refused(400, errors.describe(error.errors(include_url=False, include_input=False), names)) from None
+    if not known:
+        service.access.admit(request, asked.api_key)
+    return asked
+
+
+async def _fields(request: Request, seconds: float) -> dict[str, Any]:
+    """What the query string and the body say; a field that a form says several times is a list."""
+    kind = request.headers.get("content-type", "").lower().partition(";")[0].strip()
+    body = await read_body(request, seconds)
+    said = list(request.query_params.multi_items())
+    if kind == "application/json" and body.strip():
+        try:
+            data = from_json(body)
+        except ValueError as error:
+            raise Refused(400, f"the body is not valid JSON: {error}") from None
+        if not isinstance(data, dict):
+            raise Refused(400, "the body must be a JSON object")
+        return data
+    if kind == _FORM:
+        try:
+            said += parse_qsl(body.decode(), keep_blank_values=True, errors="strict")
+        except UnicodeDecodeError:
+            raise Refused(400, "the form is not UTF-8") from None
+    elif body.strip():
+        raise Refused(400, f"send JSON, or a form as {_FORM}, with a Content-Type that says which")
+    fields: dict[str, Any] = {}
+    for name, value in said:
+        before = fields.get(name)
+        fields[name] = value if before is None else [*before, value] if isinstance(before, list) else [before, value]
+    number = fields.get("alternatives")
+    return fields | (
+        {"alternatives": int(number)} if isinstance(number, str) and number.isdecimal() and len(number) < 10 else {}
+    )
+
+
+async def _detected(service: Service, asked: TranslateQuestion) -> list[Detected]:
+    """The language of each text, among those from which there is a way to the target, and the target itself."""
+    ways = languages.pairs(await service.models(), service.config.pivot)
+    target = next((one for each in ways.values() for one in each if _same(one, asked.target)), None)
+    sources = [source for source, targets in ways.items() if target in targets]
+    if target is None or not sources:
+        raise UnknownModel(
+            f"no model for these languages; target languages: {', '.join(sorted({t for w in ways.values() for t in w}))}"
+        )
+    return [
+        found[0] if found else Detected(sources[0], 0.0)
+        for found in await languages.detect(asked.texts, [*sources, target])
+    ]
+
+
+def _same(code: str, other: str) -> bool:
+    return code.lower().replace("_", "-").partition("-")[0] == other.lower().replace("_", "-").partition("-")[0]
+
+
+async def _translated(
+    request: Request,
+    service: Service,
+    asked: TranslateQuestion,
+    overrides: Overrides,
+    detected: Sequence[Detected] | None,
+) -> list[Translation | None]:
+    """A translation of each text; None for one that is in the target language already."""
+    found: list[Translation | None] = [None] * len(asked.texts)
+    groups: dict[str, list[int]] = {}
+    for number in range(len(asked.texts)):
+        groups.setdefault(detected[number].language if detected else asked.source, []).append(number)
+
+    async def one(source: str, numbers: list[int]) -> None:
+        texts = [asked.texts[number] for number in numbers]
+        _, its = await service.translate(request, texts, Wanted(source, asked.target, None, overrides))
+        for number, translation in zip(numbers, its, strict=True):
+            found[number] = translation
+
+    await asyncio.gather(
+        *(one(source, numbers) for source, numbers in groups.items() if not _same(source, asked.target))
+    )
+    return found
+
+
+def _answer(
+    asked: TranslateQuestion, found: Sequence[Translation | None], detected: Sequence[Detected] | None
+) -> dict[str, Any]:
+    """One of each for a text, a list of each for a list."""
+    columns: dict[str, list[Any]] = {
+        "translatedText": [each.text if each else text for each, text in zip(found, asked.texts, strict=True)]
+    }
+    if detected is not None:
+        columns["detectedLanguage"] = [
+            {"confidence": round(100 * each.confidence, 1), "language": each.language} for each in detected
+        ]
+    if asked.alternatives:
+        columns["alternatives"] = [[other.text for other in each.hypotheses[1:]] if each else [] for each in found]
+    return {name: values[0] if isinstance(asked.q, str) else values for name, values in columns.items()}
+
+
+def _add_detect(app: FastAPI, service: Service) -> None:
+    @app.post("/detect", responses=_ERRORS, openapi_extra=_documented(DetectQuestion), tags=["LibreTranslate"])
+    async def detect(request: Request) -> JSONResponse:
+        """Which of the service's languages a text is in; for a list of texts, a list of such answers."""
+        with service.activity.request():
+            asked = await _asked(request, service, DetectQuestion)
+            check(asked.texts, Overrides(), service.config.limits)
+            spoken = _spoken(await service.models(), service.config.pivot)
+            found = [
+                [{"confidence": round(100 * each.confidence, 1), "language": each.language} for each in one]
+                or [{"confidence": 0.0, "language": next(iter(spoken))}]
+                for one in await languages.detect(asked.texts, list(spoken))
+            ]
+            return JSONResponse(found[0] if isinstance(asked.q, str) else found)
+
+
+def _spoken(models: list[ServedModel], pivot: bool) -> dict[str, list[str]]:
+    """All languages, those that are no source with no targets."""
+    ways = languages.pairs(models, pivot)
+    return ways | {target: [] for targets in ways.values() for target in targets if target not in ways}
+
+
+def _add_state(app: FastAPI, service: Service) -> None:
+    @app.get("/languages", tags=["LibreTranslate"])
+    async def spoken() -> list[dict[str, Any]]:
+        """The languages of the service, and into which each can be translated."""
+        ways = _spoken(await service.models(), service.config.pivot)
+        return [
+            {"code": code, "name": languages.language_name(code), "targets": targets} for code, targets in ways.items()
+        ]
+
+    @app.get("/frontend/settings", tags=["LibreTranslate"])
+    async def settings() -> dict[str, Any]:
+        """What a page in front of the service needs to know."""
+        ways, limits = languages.pairs(await service.models(), service.config.pivot), service.config.limits
+        target = next(iter(ways.values()))[0]
+        return {
+            "apiKeys": service.config.keys is not None,
+            "keyRequired": service.config.keys is not None,
+            "charLimit": limits.characters,
+            "frontendTimeout": 500,
+            "suggestions": False,
+            "filesTranslation": False,
+            "supportedFilesFormat": [],
+            "language": {
+                "source": {"code": _AUTO, "name": "Auto Detect"},
+                "target": {"code": target, "name": languages.language_name(target)},
+            },
+        }
+
+    @app.get("/health", tags=["LibreTranslate"])
+    async def health() -> dict[str, str]:
+        """Whether the process lives."""
+        return {"status": "ok"}
+
+    @app.get("/spec", include_in_schema=False)
+    async def spec() -> dict[str, Any]:
+        """The OpenAPI document, where LibreTranslate has it."""
+        return app.openapi()

@@ -1,0 +1,172 @@
+"""What all surfaces of the service share: who is let in, how much, which models translate, and the deadline. No words of any API."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
+
+from fastapi import Request
+
+from nmt.inference.types import Translation
+from serving.access import Access
+from serving.config import Limits, ServeConfig
+from serving.errors import Refused
+from serving.protocol import Backend, DeadlineExceeded, Overloaded, Overrides, ServedModel, Unavailable, UnknownModel
+
+_T = TypeVar("_T")
+
+
+class Activity:
+    """How many requests are being answered, and whether the service still takes new ones."""
+
+    def __init__(self, limit: int) -> None:
+        """`limit`: requests at the same time."""
+        self.draining = False
+        self.in_flight = 0
+        self._limit = limit
+
+    @contextmanager
+    def request(self) -> Iterator[None]:
+        """Count a request while it lasts; raise `Unavailable` while draining and `Overloaded` above the limit."""
+        if self.draining:
+            raise Unavailable("the service is stopping")
+        if self.in_flight >= self._limit:
+            raise Overloaded(f"{self.in_flight} requests are being answered already")
+        self.in_flight += 1
+        try:
+            yield
+        finally:
+            self.in_flight -= 1
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which model is asked for, by its name or its languages, and how it is to search."""
+
+    source: str | None = None
+    target: str | None = None
+    model: str | None = None
+    overrides: Overrides = field(default_factory=Overrides)
+
+
+class Service:
+    """Translates for one gateway."""
+
+    def __init__(self, backend: Backend, config: ServeConfig, activity: Activity | None = None) -> None:
+        self.backend, self.config = backend, config
+        self.activity = activity or Activity(config.queue.requests)
+        self.access = Access(config)
+
+    async def models(self) -> list[ServedModel]:
+        """Those that are served. Raises `DeadlineExceeded`."""
+        return await self._in_time(self.backend.models())
+
+    async def translate(
+        self, request: Request, texts: list[str], wanted: Wanted
+    ) -> tuple[list[ServedModel], list[Translation]]:
+        """The models that it took, one, or two through a language between, and a translation of each text.
+
+        Raises `Refused`, `UnknownModel`, and what the backend raises.
+        """
+        check(texts, wanted.overrides, self.config.limits)
+        return await self._in_time(self._translate(request, texts, wanted, time.monotonic() + self.config.deadline_s))
+
+    async def _translate(
+        self, request: Request, texts: list[str], wanted: Wanted, ends: float
+    ) -> tuple[list[ServedModel], list[Translation]]:
+        route = choose(wanted, await self.backend.models(), self.config.pivot)
+        request.state.pair = f"{route[0].info.source_language}-{route[-1].info.target_language}"
+        *before, last = route
+        for model in before:  # which say their best alone
+            first = replace(wanted.overrides, n_best=None)
+            found = await self.backend.translate(model.info.name, texts, first, ends - time.monotonic())
+            texts = [translation.text for translation in found]
+        found = await self.backend.translate(last.info.name, texts, wanted.overrides, ends - time.monotonic())
+        return route, found
+
+    async def _in_time(self, work: Awaitable[_T]) -> _T:
+        seconds = self.config.deadline_s
+        try:
+            async with asyncio.timeout(seconds):
+                return await work
+        except TimeoutError:
+            raise DeadlineExceeded(f"not translated within {seconds:g} s") from None
+
+
+async def read_body(request: Request, seconds: float) -> bytes:
+    """The body of a request, if it arrives in time; raise `Refused`."""
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        raise Refused(415, "send the body without Content-Encoding")
+    try:
+        async with asyncio.timeout(seconds):
+            return await request.body()
+    except TimeoutError:
+        raise Refused(408, f"the body did not arrive within {seconds:g} s") from None
+
+
+def check(texts: Sequence[str], wanted: Overrides, limits: Limits) -> None:
+    """Raise `Refused` for a request above a limit: 413 for its size, 422 for its options."""
+    if len(texts) > limits.texts:
+        raise Refused(413, f"{len(texts)} texts in one request; at most {limits.texts} are allowed")
+    for number, text in enumerate(texts, start=1):
+        if len(text) > limits.characters:
+            where = f"text {number} has" if len(texts) > 1 else "the text has"
+            raise Refused(413, f"{where} {len(text)} characters; at most {limits.characters} are allowed")
+    total = sum(map(len, texts))
+    if total > limits.total_characters:
+        raise Refused(413, f"{total} characters in all; at most {limits.total_characters} are allowed in one request")
+    for name, value, most in (
+        ("beam_size", wanted.beam_size, limits.beam_size),
+        ("n_best", wanted.n_best, limits.n_best),
+    ):
+        if value is not None and value > most:
+            raise Refused(422, f"{name} is too large; at most {most} is allowed")
+    if wanted.beam_size and wanted.n_best and wanted.n_best > wanted.beam_size:
+        raise Refused(422, f"n_best {wanted.n_best} is more than beam_size {wanted.beam_size}: raise beam_size")
+
+
+def choose(wanted: Wanted, models: list[ServedModel], pivot: bool = True) -> list[ServedModel]:
+    """The one model that fits the request's `model`, `source` and `target`, or where none does two, through a language between.
+
+    A language matches without regard to case, exactly or else by its first part, so that en-GB finds en. Raises `UnknownModel`
+    when none fits, `Refused` (422) when several do.
+    """
+    served = ", ".join(f"{m.info.name} ({m.info.source_language}-{m.info.target_language})" for m in models)
+    fitting = [model for model in models if wanted.model in (None, model.info.name)]
+    if not fitting:
+        raise UnknownModel(f"no such model; served: {served}")
+    exact = [model for model in fitting if _speaks(wanted, model, exactly=True)]
+    fitting = exact or [model for model in fitting if _speaks(wanted, model, exactly=False)]
+    if len(fitting) > 1:
+        raise Refused(422, f"several models fit: name source and target, or model; served: {served}", "ambiguous_model")
+    if fitting:
+        return fitting
+    if pivot and wanted.model is None and wanted.source and wanted.target:
+        for first in models:
+            for second in models:
+                between = _language(first.info.target_language, False) == _language(second.info.source_language, False)
+                if (
+                    between
+                    and _is(wanted.source, first.info.source_language)
+                    and _is(wanted.target, second.info.target_language)
+                ):
+                    return [first, second]
+    raise UnknownModel(f"no model for these languages; served: {served}")
+
+
+def _is(asked: str, has: str) -> bool:
+    return _language(asked, False) == _language(has, False)
+
+
+def _speaks(wanted: Wanted, model: ServedModel, exactly: bool) -> bool:
+    pairs = ((wanted.source, model.info.source_language), (wanted.target, model.info.target_language))
+    return all(asked is None or _language(asked, exactly) == _language(has, exactly) for asked, has in pairs)
+
+
+def _language(code: str, exactly: bool) -> str:
+    code = code.lower().replace("_", "-")
+    return code if exactly else code.partition("-")[0]
