@@ -20,11 +20,12 @@ from nmt.text.language import Detected
 from serving import errors, languages
 from serving.errors import Refused
 from serving.protocol import Overrides, ServedModel, UnknownModel
-from serving.service import Service, Wanted, check, read_body
+from serving.service import Service, Wanted, check, read_body, same_language
 
 PATHS = ("/translate", "/detect", "/languages", "/frontend/settings", "/health", "/spec")
 _AUTO = "auto"
 _FORM = "application/x-www-form-urlencoded"
+_FIELDS = 10_000  # of a form
 
 
 class _Question(BaseModel):
@@ -54,6 +55,29 @@ class DetectQuestion(_Question):
 _Asked = TypeVar("_Asked", bound=_Question)
 
 
+class Found(BaseModel):
+    """A language, and from 0 to 100 how sure it is."""
+
+    confidence: float
+    language: str
+
+
+class TranslateAnswer(BaseModel):
+    """What `POST /translate` answers: for a list of texts, a list of each."""
+
+    translatedText: str | list[str]
+    detectedLanguage: Found | list[Found] | None = Field(None, description="with source auto")
+    alternatives: list[str] | list[list[str]] | None = Field(None, description="where they were asked for")
+
+
+class Spoken(BaseModel):
+    """A language of the service."""
+
+    code: str
+    name: str
+    targets: list[str] = Field(description="the languages that it can be translated into")
+
+
 class LibreError(BaseModel):
     """The body of every error."""
 
@@ -72,13 +96,20 @@ def _documented(question: type[BaseModel]) -> dict[str, Any]:
     return {"requestBody": {"content": {kind: {"schema": schema} for kind in ("application/json", _FORM)}}}
 
 
+_Detection = list[Found] | list[list[Found]]
 _ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": LibreError} for status in (400, 403, 408, 413, 429, 500, 503)
 }
 
 
 def _add_translate(app: FastAPI, service: Service) -> None:
-    @app.post("/translate", responses=_ERRORS, openapi_extra=_documented(TranslateQuestion), tags=["LibreTranslate"])
+    @app.post(
+        "/translate",
+        response_model=TranslateAnswer,
+        responses=_ERRORS,
+        openapi_extra=_documented(TranslateQuestion),
+        tags=["LibreTranslate"],
+    )
     async def translate(request: Request) -> JSONResponse:
         """Translate a text or a list of texts, as LibreTranslate does."""
         with service.activity.request():
@@ -94,6 +125,9 @@ async def _asked(request: Request, service: Service, kind: type[_Asked]) -> _Ask
     """The question, of a caller who may ask."""
     known = service.access.admitted(request)
     fields = await _fields(request, service.config.limits.body_seconds)
+    for number, item in enumerate(fields["q"] if isinstance(fields.get("q"), list) else (), start=1):
+        if not isinstance(item, str):  # said at the first, as pydantic would list half a million of them
+            raise Refused(400, f"q: item {number} is not a string")
     try:
         asked = kind.model_validate(fields)
     except ValidationError as error:
@@ -119,25 +153,27 @@ async def _fields(request: Request, seconds: float) -> dict[str, Any]:
         return data
     if kind == _FORM:
         try:
-            said += parse_qsl(body.decode(), keep_blank_values=True, errors="strict")
+            said += parse_qsl(body.decode(), keep_blank_values=True, errors="strict", max_num_fields=_FIELDS)
         except UnicodeDecodeError:
             raise Refused(400, "the form is not UTF-8") from None
+        except ValueError:
+            raise Refused(400, f"the form has more than {_FIELDS} fields") from None
     elif body.strip():
         raise Refused(400, f"send JSON, or a form as {_FORM}, with a Content-Type that says which")
-    fields: dict[str, Any] = {}
+    values: dict[str, list[str]] = {}
     for name, value in said:
-        before = fields.get(name)
-        fields[name] = value if before is None else [*before, value] if isinstance(before, list) else [before, value]
+        values.setdefault(name, []).append(value)
+    fields: dict[str, Any] = {name: its[0] if len(its) == 1 else its for name, its in values.items()}
     number = fields.get("alternatives")
-    return fields | (
-        {"alternatives": int(number)} if isinstance(number, str) and number.isdecimal() and len(number) < 10 else {}
-    )
+    if isinstance(number, str) and number.isdecimal() and len(number) < 10:
+        fields["alternatives"] = int(number)
+    return fields
 
 
 async def _detected(service: Service, asked: TranslateQuestion) -> list[Detected]:
     """The language of each text, among those from which there is a way to the target, and the target itself."""
     ways = languages.pairs(await service.models(), service.config.pivot)
-    target = next((one for each in ways.values() for one in each if _same(one, asked.target)), None)
+    target = next((one for each in ways.values() for one in each if same_language(one, asked.target)), None)
     sources = [source for source, targets in ways.items() if target in targets]
     if target is None or not sources:
         raise UnknownModel(
@@ -147,10 +183,6 @@ async def _detected(service: Service, asked: TranslateQuestion) -> list[Detected
         found[0] if found else Detected(sources[0], 0.0)
         for found in await languages.detect(asked.texts, [*sources, target])
     ]
-
-
-def _same(code: str, other: str) -> bool:
-    return code.lower().replace("_", "-").partition("-")[0] == other.lower().replace("_", "-").partition("-")[0]
 
 
 async def _translated(
@@ -172,9 +204,13 @@ async def _translated(
         for number, translation in zip(numbers, its, strict=True):
             found[number] = translation
 
-    await asyncio.gather(
-        *(one(source, numbers) for source, numbers in groups.items() if not _same(source, asked.target))
-    )
+    work = [one(*group) for group in groups.items() if not same_language(group[0], asked.target)]
+    tasks = [asyncio.ensure_future(each) for each in work]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:  # where one has failed, the others are not wanted
+            task.cancel()
     return found
 
 
@@ -195,7 +231,13 @@ def _answer(
 
 
 def _add_detect(app: FastAPI, service: Service) -> None:
-    @app.post("/detect", responses=_ERRORS, openapi_extra=_documented(DetectQuestion), tags=["LibreTranslate"])
+    @app.post(
+        "/detect",
+        response_model=_Detection,
+        responses=_ERRORS,
+        openapi_extra=_documented(DetectQuestion),
+        tags=["LibreTranslate"],
+    )
     async def detect(request: Request) -> JSONResponse:
         """Which of the service's languages a text is in; for a list of texts, a list of such answers."""
         with service.activity.request():
@@ -218,11 +260,11 @@ def _spoken(models: list[ServedModel], pivot: bool) -> dict[str, list[str]]:
 
 def _add_state(app: FastAPI, service: Service) -> None:
     @app.get("/languages", tags=["LibreTranslate"])
-    async def spoken() -> list[dict[str, Any]]:
+    async def spoken() -> list[Spoken]:
         """The languages of the service, and into which each can be translated."""
         ways = _spoken(await service.models(), service.config.pivot)
         return [
-            {"code": code, "name": languages.language_name(code), "targets": targets} for code, targets in ways.items()
+            Spoken(code=code, name=languages.language_name(code), targets=targets) for code, targets in ways.items()
         ]
 
     @app.get("/frontend/settings", tags=["LibreTranslate"])

@@ -151,14 +151,15 @@ def choose(wanted: Wanted, models: list[ServedModel], pivot: bool = True) -> lis
                 between = _language(first.info.target_language, False) == _language(second.info.source_language, False)
                 if (
                     between
-                    and _is(wanted.source, first.info.source_language)
-                    and _is(wanted.target, second.info.target_language)
+                    and same_language(wanted.source, first.info.source_language)
+                    and same_language(wanted.target, second.info.target_language)
                 ):
                     return [first, second]
     raise UnknownModel(f"no model for these languages; served: {served}")
 
 
-def _is(asked: str, has: str) -> bool:
+def same_language(asked: str, has: str) -> bool:
+    """Whether two codes name a language, whatever they say of its region."""
     return _language(asked, False) == _language(has, False)
 
 

@@ -191,6 +191,17 @@ def test_a_body_that_can_not_be_read(client: TestClient, content: bytes, kind: s
     assert words in response.json()["error"]
 
 
+def test_faults_by_the_hundred_thousand_are_told_at_once(client: TestClient) -> None:
+    small = CONFIG.model_copy(update={"limits": LIMITS.model_copy(update={"body_bytes": 4_000_000})})
+    client = TestClient(create_app(FakeBackend(), small))
+    started = time.monotonic()
+    assert client.post("/translate", json={"q": [1] * 500_000, "target": "de"}).status_code == 400
+    form = {"Content-Type": "application/x-www-form-urlencoded"}
+    for content in ("q=a&" * 500_000, "q=a&" * 9_000 + "target=de&source=en"):
+        assert client.post("/translate", content=content, headers=form).status_code in (400, 413)
+    assert time.monotonic() - started < 5.0
+
+
 def test_a_key_may_be_in_the_field_or_the_query_and_is_missed_by_403(tmp_path: Path, backend: FakeBackend) -> None:
     (tmp_path / "keys").write_text(f"shop {hashlib.sha256(b'opensesame').hexdigest()}")
     client = TestClient(create_app(backend, CONFIG.model_copy(update={"keys": str(tmp_path / "keys")})))
