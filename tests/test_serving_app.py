@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import grpc
 import httpx
 import pytest
 
@@ -165,6 +166,11 @@ def test_nothing_but_what_is_documented_is_open_to_other_machines(service: Servi
     far = [(number, command) for address, number, command in sockets if not address.endswith("7F")]
     assert [each for each in far if not any(name in each[1] for name in OPEN)] == []
     assert not any("haproxy" in command for _, command in far), "its pages have no password"
+    for number, command in far:
+        with grpc.insecure_channel(f"127.0.0.1:{number}") as channel:
+            with pytest.raises(grpc.RpcError) as refused:
+                channel.unary_unary("/ray.serve.ASGIService/HandleRequest")(b"", timeout=20)
+            assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED, f"{command}: it asks for no token"
     metrics = httpx.get(f"http://127.0.0.1:{service.port + 1}/metrics", timeout=20)
     assert metrics.status_code == 200
 
