@@ -159,12 +159,16 @@ def open_loop(bench: Bench, seconds: float) -> Round:
     p50, p95, p99 = (percentile(report.latencies(since_due=True), share) for share in (0.5, 0.95, 0.99))
     figures = {"capacity, requests/s": capacity, "sent, requests/s": len(report.answers) / seconds}
     figures |= {"p50, ms": p50, "p95, ms": p95, "p99, ms": p99, "p99 / p50": p99 / p50}
+    alone = bench.inside(
+        sides.alone_ms, requests, seconds
+    )  # with nothing else to do: how different the texts themselves are
+    figures |= {"p99 / p50 of each alone, in process": percentile(alone, 0.99) / percentile(alone, 0.5)}
     return Round(figures | {"sent late p99, ms": report.lag_ms(), "not answered 200, share": 1 - report.share()}, cpu)
 
 
 def latency_single(bench: Bench, seconds: float) -> Round:
     """One client."""
-    inside = bench.inside(sides.alone_ms, SHORT, seconds / 2)
+    inside = percentile(bench.inside(sides.alone_ms, [[SHORT]], seconds / 2), 0.5)
     report, cpu = bench.load([[SHORT]], seconds, clients=1)
     served = percentile(report.latencies(), 0.5)
     figures = {"served p50, ms": served, "in process p50, ms": inside, "more than in process, ms": served - inside}

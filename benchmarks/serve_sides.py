@@ -19,7 +19,6 @@ import random
 import re
 import signal
 import socket
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -260,7 +259,7 @@ class Inside:
         """Load it, and have it translate the texts once."""
         self._pool = ProcessPoolExecutor(1, get_context("spawn"), _load, (bundle, threads, list(texts)))
 
-    def __call__(self, measure: Callable[..., float], *arguments: Any) -> float:
+    def __call__(self, measure: Callable[..., Any], *arguments: Any) -> Any:
         """What `alone` or `alone_ms` finds there."""
         return self._pool.submit(_inside, measure, arguments).result()
 
@@ -271,7 +270,7 @@ def _load(bundle: Path, threads: int, texts: Sequence[str]) -> None:
     _loaded[0].translate(texts)
 
 
-def _inside(measure: Callable[..., float], arguments: Sequence[Any]) -> float:
+def _inside(measure: Callable[..., Any], arguments: Sequence[Any]) -> Any:
     return measure(_loaded[0], *arguments)
 
 
@@ -307,13 +306,15 @@ def alone(
     return sentences / (seconds - warm)
 
 
-def alone_ms(translator: Translator, text: str, seconds: float) -> float:
-    """Milliseconds for one short text after the other: the median."""
-    times, ends = [], time.perf_counter() + seconds
-    while (started := time.perf_counter()) < ends:
-        translator.begin([text]).results()
+def alone_ms(translator: Translator, requests: Sequence[Sequence[str]], seconds: float) -> list[float]:
+    """Milliseconds for each of the requests, one after the other and over and over."""
+    times, ends = list[float](), time.perf_counter() + seconds
+    for request in itertools.cycle(requests):
+        if (started := time.perf_counter()) > ends:
+            return times
+        translator.begin(request).results()
         times.append(1e3 * (time.perf_counter() - started))
-    return statistics.median(times)
+    return times
 
 
 def peer(options: argparse.Namespace) -> int:
