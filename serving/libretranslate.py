@@ -10,17 +10,16 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import parse_qsl
 
-from fastapi import FastAPI, Request
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from pydantic_core import from_json
 
 from nmt.inference.types import Translation
 from nmt.text.language import Detected
 from serving import errors, languages
 from serving.errors import Refused
 from serving.protocol import Overrides, ServedModel, UnknownModel
-from serving.service import Service, Wanted, check, read_body, same_language
+from serving.service import Service, Wanted, check, json_object, only_strings, read_body, same_language
 
 PATHS = ("/translate", "/detect", "/languages", "/frontend/settings", "/health", "/spec")
 _AUTO = "auto"
@@ -86,14 +85,22 @@ class LibreError(BaseModel):
 
 def add(app: FastAPI, service: Service) -> None:
     """Put the surface on `app`."""
-    _add_translate(app, service)
-    _add_detect(app, service)
-    _add_state(app, service)
+    router = APIRouter(tags=["LibreTranslate"])
+    _add_translate(router, service)
+    _add_detect(router, service)
+    _add_state(router, service)
+    app.include_router(router)
+
+    @app.get("/spec", include_in_schema=False)
+    async def spec() -> dict[str, Any]:
+        """The OpenAPI document, where LibreTranslate has it."""
+        return app.openapi()
 
 
 def _documented(question: type[BaseModel]) -> dict[str, Any]:
     schema = question.model_json_schema()
-    return {"requestBody": {"content": {kind: {"schema": schema} for kind in ("application/json", _FORM)}}}
+    body = {"requestBody": {"content": {kind: {"schema": schema} for kind in ("application/json", _FORM)}}}
+    return {"responses": _ERRORS, "openapi_extra": body}
 
 
 _Detection = list[Found] | list[list[Found]]
@@ -102,14 +109,8 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
 }
 
 
-def _add_translate(app: FastAPI, service: Service) -> None:
-    @app.post(
-        "/translate",
-        response_model=TranslateAnswer,
-        responses=_ERRORS,
-        openapi_extra=_documented(TranslateQuestion),
-        tags=["LibreTranslate"],
-    )
+def _add_translate(router: APIRouter, service: Service) -> None:
+    @router.post("/translate", response_model=TranslateAnswer, **_documented(TranslateQuestion))
     async def translate(request: Request) -> JSONResponse:
         """Translate a text or a list of texts, as LibreTranslate does."""
         with service.activity.request():
@@ -125,9 +126,7 @@ async def _asked(request: Request, service: Service, kind: type[_Asked]) -> _Ask
     """The question, of a caller who may ask."""
     known = service.access.admitted(request)
     fields = await _fields(request, service.config.limits.body_seconds)
-    for number, item in enumerate(fields["q"] if isinstance(fields.get("q"), list) else (), start=1):
-        if not isinstance(item, str):  # said at the first, as pydantic would list half a million of them
-            raise Refused(400, f"q: item {number} is not a string")
+    only_strings("q", fields.get("q"))
     try:
         asked = kind.model_validate(fields)
     except ValidationError as error:
@@ -144,13 +143,7 @@ async def _fields(request: Request, seconds: float) -> dict[str, Any]:
     body = await read_body(request, seconds)
     said = list(request.query_params.multi_items())
     if kind == "application/json" and body.strip():
-        try:
-            data = from_json(body)
-        except ValueError as error:
-            raise Refused(400, f"the body is not valid JSON: {error}") from None
-        if not isinstance(data, dict):
-            raise Refused(400, "the body must be a JSON object")
-        return data
+        return json_object(body)
     if kind == _FORM:
         try:
             said += parse_qsl(body.decode(), keep_blank_values=True, errors="strict", max_num_fields=_FIELDS)
@@ -222,22 +215,18 @@ def _answer(
         "translatedText": [each.text if each else text for each, text in zip(found, asked.texts, strict=True)]
     }
     if detected is not None:
-        columns["detectedLanguage"] = [
-            {"confidence": round(100 * each.confidence, 1), "language": each.language} for each in detected
-        ]
+        columns["detectedLanguage"] = [_shown(each) for each in detected]
     if asked.alternatives:
         columns["alternatives"] = [[other.text for other in each.hypotheses[1:]] if each else [] for each in found]
     return {name: values[0] if isinstance(asked.q, str) else values for name, values in columns.items()}
 
 
-def _add_detect(app: FastAPI, service: Service) -> None:
-    @app.post(
-        "/detect",
-        response_model=_Detection,
-        responses=_ERRORS,
-        openapi_extra=_documented(DetectQuestion),
-        tags=["LibreTranslate"],
-    )
+def _shown(found: Detected) -> dict[str, Any]:
+    return {"confidence": round(100 * found.confidence, 1), "language": found.language}
+
+
+def _add_detect(router: APIRouter, service: Service) -> None:
+    @router.post("/detect", response_model=_Detection, **_documented(DetectQuestion))
     async def detect(request: Request) -> JSONResponse:
         """Which of the service's languages a text is in; for a list of texts, a list of such answers."""
         with service.activity.request():
@@ -245,8 +234,7 @@ def _add_detect(app: FastAPI, service: Service) -> None:
             check(asked.texts, Overrides(), service.config.limits)
             spoken = _spoken(await service.models(), service.config.pivot)
             found = [
-                [{"confidence": round(100 * each.confidence, 1), "language": each.language} for each in one]
-                or [{"confidence": 0.0, "language": next(iter(spoken))}]
+                [_shown(each) for each in one or [Detected(next(iter(spoken)), 0.0)]]
                 for one in await languages.detect(asked.texts, list(spoken))
             ]
             return JSONResponse(found[0] if isinstance(asked.q, str) else found)
@@ -258,8 +246,8 @@ def _spoken(models: list[ServedModel], pivot: bool) -> dict[str, list[str]]:
     return ways | {target: [] for targets in ways.values() for target in targets if target not in ways}
 
 
-def _add_state(app: FastAPI, service: Service) -> None:
-    @app.get("/languages", tags=["LibreTranslate"])
+def _add_state(router: APIRouter, service: Service) -> None:
+    @router.get("/languages")
     async def spoken() -> list[Spoken]:
         """The languages of the service, and into which each can be translated."""
         ways = _spoken(await service.models(), service.config.pivot)
@@ -267,7 +255,7 @@ def _add_state(app: FastAPI, service: Service) -> None:
             Spoken(code=code, name=languages.language_name(code), targets=targets) for code, targets in ways.items()
         ]
 
-    @app.get("/frontend/settings", tags=["LibreTranslate"])
+    @router.get("/frontend/settings")
     async def settings() -> dict[str, Any]:
         """What a page in front of the service needs to know."""
         ways, limits = languages.pairs(await service.models(), service.config.pivot), service.config.limits
@@ -286,12 +274,7 @@ def _add_state(app: FastAPI, service: Service) -> None:
             },
         }
 
-    @app.get("/health", tags=["LibreTranslate"])
+    @router.get("/health")
     async def health() -> dict[str, str]:
         """Whether the process lives."""
         return {"status": "ok"}
-
-    @app.get("/spec", include_in_schema=False)
-    async def spec() -> dict[str, Any]:
-        """The OpenAPI document, where LibreTranslate has it."""
-        return app.openapi()

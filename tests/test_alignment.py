@@ -263,6 +263,19 @@ def test_characters_without_a_subword_are_copied(translator: Translator, text: s
         assert beside[index] == translator.translate([beside[index].source])[0]
 
 
+def test_links_count_the_words_of_the_whole_text(translator: Translator) -> None:
+    text = "1. Tom sleeps.\n2. I know Mary. Tom sleeps."
+    (result,) = translator.translate([text], translator.defaults.model_copy(update={"alignment": True}))
+    source, target = text.split(), result.text.split()
+    assert result.text.split("\n")[0] == "1. Tom schläft."
+    linked = [(source[one], target[other]) for one, other in result.hypotheses[0].alignment]
+    assert [pair for pair in linked if pair[0] in ("Tom", "Mary.")] == [
+        ("Tom", "Tom"),
+        ("Mary.", "Maria."),
+        ("Tom", "Tom"),
+    ]
+
+
 # --- commands -------------------------------------------------------------------------------------------------------
 
 

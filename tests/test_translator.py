@@ -156,16 +156,6 @@ def test_with_a_prefix_a_line_is_one_sentence() -> None:
     assert (result.text, result.segments) == (text, 1)
 
 
-def test_links_count_the_words_of_the_text() -> None:
-    text = "1. the cat\n2. the red dog. the tree"
-    (result,) = copier().translate([text], DecodeOptions(alignment=True))
-    words = text.split()
-    assert result.text == text
-    assert {(words[source], words[target]) for source, target in result.hypotheses[0].alignment} <= {
-        (w, w) for w in words
-    }
-
-
 # --- long text ------------------------------------------------------------------------------------------------------
 
 
