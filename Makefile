@@ -12,8 +12,10 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 serve: $(VENV)/.serve
 	@exec $(BIN)/nmt serve --port $(PORT) $(MODEL)
 
+# Two files of tests at a time, and then, one at a time, those that want the machine for themselves.
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m 'not alone'
+	$(BIN)/python -m pytest -m alone
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .

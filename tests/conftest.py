@@ -10,6 +10,10 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # several at a time share the cores; before anything imports torch
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 
 def unavailable(reason: str) -> None:
     """Skip the test for `reason`; where everything is required (STRATA_REQUIRE_ALL), fail instead."""

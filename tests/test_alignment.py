@@ -15,7 +15,8 @@ from conftest import ROOT
 
 from nmt.cli import main
 from nmt.evaluation.alignment import best_head, copied_words, evaluate_alignment
-from nmt.inference.alignment import Copy, Word, aligned, by_words, copies, with_copies, word_numbers
+from nmt.inference.alignment import Word, aligned, by_words, word_numbers
+from nmt.inference.copying import Copy, copies, with_copies
 from nmt.inference.ensemble import Ensemble
 from nmt.inference.onnx_backend import OnnxBackend
 from nmt.inference.onnx_graph import ModelGraphs
@@ -139,12 +140,12 @@ def test_words_look_where_their_subwords_look_together() -> None:
     attention = np.array([[0.4, 0.3, 0.3, 0.0], [0.1, 0.2, 0.7, 0.0], [0.0, 0.0, 0.1, 0.9]], np.float32)
     looks = by_words(attention, [0, 1, 1], ["▁ein", "▁Haus", "."])
     np.testing.assert_allclose(looks, [[0.4, 0.6, 0.0], [0.1, 0.9, 0.0]], atol=1e-6)  # the full stop does not count
-    ein, haus = aligned(attention, [0, 1, 1], ["▁ein", "▁Haus", "."])
+    ein, haus = aligned(attention, [0, 1, 1], ["▁ein", "▁Haus", "."])[0]
     assert (ein.text, ein.source, haus.text, haus.source) == ("ein", 1, "Haus.", 1)
     assert (ein.share, haus.share) == pytest.approx((0.6, 0.9))
-    dot = aligned(attention, [0, 1, 1], ["▁ein", "▁Haus", "▁."])[2]
+    dot = aligned(attention, [0, 1, 1], ["▁ein", "▁Haus", "▁."])[0][2]
     assert (dot.text, dot.source) == (".", None)  # which looks at the end mark
-    assert aligned(np.zeros((0, 1), np.float32), [], []) == []
+    assert aligned(np.zeros((0, 1), np.float32), [], [])[0] == []
 
 
 @pytest.mark.parametrize(

@@ -102,6 +102,7 @@ def test_a_corpus_that_is_none_is_one_line(
     assert capsys.readouterr().err.startswith("decode.py: ")
 
 
+@pytest.mark.alone
 def test_the_soak_runs_and_finds_a_leak(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     soak = importlib.import_module("decode_soak")

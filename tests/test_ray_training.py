@@ -38,6 +38,8 @@ class WorkerHealthCheckFailedError(Exception):
 
 SHAPE = ("train.batch_tokens=1024", "train.accumulate=2", "validation.sentences=5", "validation.every=20")
 LONG = (*SHAPE, "train.max_steps=40", "train.save_every=5")
+pytestmark = pytest.mark.alone
+
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",

@@ -298,6 +298,7 @@ def test_texts_and_tables(serve_load: ModuleType) -> None:
     assert "| throughput-single | 0.00 | 0.00 | 0.00 | 0.00 | 0.25 |" in text
 
 
+@pytest.mark.alone
 def test_processes_are_known_by_what_they_are_for(serve_load: ModuleType, tmp_path: Path) -> None:
     sides = importlib.import_module("serve_sides")
     for command, role in (

@@ -21,6 +21,8 @@ from serving.protocol import DeadlineExceeded, Overloaded, Unavailable
 
 GREEDY, BEAM = DecodeOptions(beam_size=1), DecodeOptions(beam_size=5)
 
+pytestmark = pytest.mark.alone
+
 
 class Model:
     """A translator whose engine is a thread that does one text after the other; `gate` holds it up, `bad` and `broken` fail."""

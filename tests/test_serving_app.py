@@ -38,6 +38,8 @@ from serving.app import RESERVED_CORES
 from serving.backend import Models, RemoteModel, shares
 from serving.protocol import Overloaded, Overrides, Refusal, ServedModel, Unavailable
 
+pytestmark = pytest.mark.alone
+
 # Serve's own port of a replica, for which it has no setting; docs/serving.md names it.
 OPEN = ("ServeReplica",)
 

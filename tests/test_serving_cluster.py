@@ -21,9 +21,12 @@ from serving_process import TESTS, UP_S, Service, configuration, free_port, proc
 
 from serving import haproxy
 
-pytestmark = pytest.mark.skipif(
-    "STRATA_REQUIRE_ALL" not in os.environ, reason="starts Ray again and again, which takes minutes: .ci/run does"
-)
+pytestmark = [
+    pytest.mark.alone,
+    pytest.mark.skipif(
+        "STRATA_REQUIRE_ALL" not in os.environ, reason="starts Ray again and again, which takes minutes: .ci/run does"
+    ),
+]
 RAY = str(Path(sys.executable).parent / "ray")
 
 

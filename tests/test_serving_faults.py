@@ -19,6 +19,8 @@ pytest.importorskip("ray.serve")
 
 from serving_process import Service, configuration, free_port, processes_below, running, under_load, until
 
+pytestmark = pytest.mark.alone
+
 KILLS = int(os.environ.get("STRATA_KILLS", "2"))
 
 

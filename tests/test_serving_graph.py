@@ -16,9 +16,12 @@ pytest.importorskip("ray.serve")
 from serving_process import UP_S, configuration, free_port, is_ready, running, until
 from test_serving_cluster import RAY, end, node_environment, start_node
 
-pytestmark = pytest.mark.skipif(
-    "STRATA_REQUIRE_ALL" not in os.environ, reason="starts Ray again and again, which takes minutes: .ci/run does"
-)
+pytestmark = [
+    pytest.mark.alone,
+    pytest.mark.skipif(
+        "STRATA_REQUIRE_ALL" not in os.environ, reason="starts Ray again and again, which takes minutes: .ci/run does"
+    ),
+]
 SERVE = str(Path(RAY).parent / "serve")
 
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from nmt.inference.alignment import Copy, Word, aligned, copies, with_copies, word_numbers
+from nmt.inference.alignment import Word, aligned, word_numbers
+from nmt.inference.copying import Copy, copies, with_copies, with_held, with_numbers
 from nmt.inference.search import Candidate
 from nmt.inference.types import DecodeOptions, Hypothesis, TokenScore, Translation
 from nmt.text.normalize import normalize
+from nmt.text.placeholders import Kept
 from nmt.text.tokenizer import EOS, UNK, Tokenizer
 
 UNSPACED = {"zh", "ja", "th", "lo", "km", "my", "bo"}  # languages whose sentences are joined without a space
@@ -31,13 +34,15 @@ class Part:
 
     text: int  # the number of the text
     ids: list[int]  # with the end mark; without what is kept from the model
-    content: str  # the segment, normalised
+    content: str  # the segment, normalised, with what stands in for what is held
     subwords: list[str]
     words: list[int]  # the word of `content` that each subword is of
     copied: dict[int, Copy] = field(default_factory=dict)
     inside_word: bool = False  # whether it goes on where the segment before it was cut within a word
     before: str | None = None  # what stands before it in the text; None where it was cut from the part before it
     after: str = ""  # what stands after it at the end of the text
+    kept: Kept | None = None  # what is held of it
+    faithful: bool = False  # whether its numbers are to be those of the translation
 
     @classmethod
     def of(
@@ -49,22 +54,46 @@ class Part:
         copying: bool = False,
         inside_word: bool = False,
         before: str | None = None,
+        kept: Kept | None = None,
+        faithful: bool = False,
     ) -> Part:
-        """The segment `content`, whose subwords are `ids`; with `copying` the characters that have none are copied, else the model sees
-        that there are some."""
+        """The segment `content`, whose subwords are `ids`. With `copying`, or where something is held, the characters that have none are
+        copied, else the model sees that there are some."""
         surfaces = vocabulary.surfaces(content)
-        kept, copied = copies(ids, surfaces) if copying and UNK in ids else (list(range(len(ids))), {})
+        seen, copied = copies(ids, surfaces) if UNK in ids and (copying or kept) else (list(range(len(ids))), {})
         numbers = word_numbers(surfaces)
         return cls(
             text,
-            [*(ids[place] for place in kept), EOS],
+            [*(ids[place] for place in seen), EOS],
             content,
-            [surfaces[place] for place in kept],
-            [numbers[place] for place in kept],
-            copied,
+            [surfaces[place] for place in seen],
+            [numbers[place] for place in seen],
+            with_held(copied, kept.held, content.split(" ")) if kept else copied,
             inside_word,
             before,
+            kept=kept,
+            faithful=faithful and any(map(str.isdigit, content)),
         )
+
+    @property
+    def plain(self) -> str:
+        """Its text, without what stands in for what is held."""
+        held = self.kept.held if self.kept else ()
+        return functools.reduce(lambda text, each: text.replace(each.stand_in, "_"), held, self.content)
+
+    @property
+    def aligned(self) -> bool:
+        """Whether it takes the word alignment to write its translation."""
+        return bool(self.copied) or self.faithful
+
+    @property
+    def source_words(self) -> int:
+        """How many words it has in the text."""
+        return self.kept.words if self.kept else self.content.count(" ") + 1
+
+    def source_word(self, number: int) -> int:
+        """The word of the text, counted from the part's first, that word `number` of what the model reads is."""
+        return self.kept.origin[number] if self.kept else number
 
     @property
     def silent(self) -> bool:
@@ -119,11 +148,14 @@ class Output:
             between, goes_on = self._between(part, bool(piece and text), first=not number)
             before += len(between.split()) - goes_on
             words += len(between.split()) - bool(text and piece and not between)
+            places = itertools.accumulate((len(word.text.split()) for word in said), initial=words)
             links += [
-                (before + word.source, words + place) for place, word in enumerate(said) if word.source is not None
+                (before + part.source_word(word.source), place)
+                for word, place in zip(said, places, strict=False)
+                if word.source is not None
             ]
             text += between + piece + part.after
-            before += len(part.content.split(" "))
+            before += part.source_words
             words += len(piece.split())
         return Hypothesis(
             text,
@@ -145,15 +177,18 @@ class Output:
         return (part.before or unspaced) if words and self._target_spaced else "", not part.before
 
     def _said(self, part: Part, candidate: Candidate) -> tuple[list[Word], str]:
-        """A candidate's words, where it is known what they come from, and its text."""
+        """A candidate's words, with what they come from where that is known, and its text."""
         text = self._vocabularies.target.decode(candidate.ids).strip()
         if candidate.attention is None:
-            return [], text
-        words = aligned(candidate.attention, part.words, self._vocabularies.target.pieces(candidate.ids))
+            words = said = [Word(word, None) for word in text.split()]
+        else:
+            words, looks = aligned(candidate.attention, part.words, self._vocabularies.target.pieces(candidate.ids))
+            said = with_numbers(words, part.content.split(" "), looks) if part.faithful else words
         if part.copied:
-            words = with_copies(words, part.copied, max(part.words, default=-1))
-            text = (" " if self._target_spaced else "").join(word.text for word in words)
-        return words, text
+            said = with_copies(said, part.copied, max(part.words, default=-1))
+        if said != words:
+            text = (" " if self._target_spaced else "").join(word.text for word in said)
+        return said, text
 
     def _tokens(self, candidate: Candidate) -> Iterator[TokenScore]:
         pieces = self._vocabularies.target.pieces([*candidate.ids, EOS])

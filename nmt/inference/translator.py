@@ -23,6 +23,7 @@ from nmt.inference.phrases import NONE, Phrases
 from nmt.inference.search import Cancelled, Candidate, Sentence
 from nmt.inference.types import DecodeOptions, Hypothesis, Precision, Translation
 from nmt.text.normalize import normalize
+from nmt.text.placeholders import STAND_INS, Kept, hold
 from nmt.text.segment import split_long, stretches
 from nmt.text.tokenizer import EOS, UNK
 
@@ -75,6 +76,7 @@ class Translator:
         self.info, self.defaults, self.max_source_tokens = info, defaults, max_source_tokens
         self._copies = backend.shows  # what has no subwords
         self._listed = backend.shortlist
+        self._stand_ins = STAND_INS.known(lambda word: UNK not in vocabularies.source.encode([word])[0])
         self._output = Output(vocabularies, info.source_language, info.target_language)
 
     @classmethod
@@ -173,7 +175,8 @@ class Translator:
                 f"{len(prefixes)} prefixes for {len(texts)} texts: give one for each, empty where there is none"
             )
         begun = prefixes or [""] * len(texts)
-        parts = self._parts(texts, [not options.split_sentences or bool(prefix) for prefix in begun])
+        whole = [not options.split_sentences or bool(prefix) for prefix in begun]
+        parts = self._parts(texts, whole, options.keep_placeholders)
         begins = self._begins(parts, begun, options)
         spoken = sorted((part for part in parts if not part.silent), key=lambda part: -len(part.ids))
         if demands and options.temperature:
@@ -181,9 +184,9 @@ class Translator:
         wide = options.model_copy(update={"beam_size": max(options.beam_size, _CONSTRAINED)})
         sentences = []
         for part in spoken:
-            phrases = self._phrases(demands(part.content)) if demands else NONE
+            phrases = self._phrases(demands(part.plain)) if demands else NONE
             its = wide if phrases.ids else options
-            sentences.append(Sentence(part.ids, its, begins[part.text], phrases, aligned=bool(part.copied)))
+            sentences.append(Sentence(part.ids, its, begins[part.text], phrases, aligned=part.aligned))
         futures = dict(zip(map(id, spoken), self.engine.submit_all(sentences, priority), strict=True))
         nothing: Future[list[Candidate]] = Future()
         nothing.set_result([NOTHING])
@@ -262,34 +265,49 @@ class Translator:
                 )
         return begins
 
-    def _parts(self, texts: Sequence[str], whole: Sequence[bool]) -> list[Part]:
-        """The parts of all texts; the lines of those that are `whole` are not divided into sentences."""
+    def _parts(self, texts: Sequence[str], whole: Sequence[bool], keep: bool) -> list[Part]:
+        """The parts of all texts; the lines of those that are `whole` are not divided into sentences. With `keep` some is held."""
         tokenizer, language = self.vocabularies.source, self.info.source_language
         cut = [stretches(text, language, not one) for text, one in zip(texts, whole, strict=True)]
-        clean = [normalize(stretch.text) for found, _ in cut for stretch in found]
-        encoded = zip(clean, tokenizer.encode(clean), strict=True)
+        read = [
+            hold(stretch.text, self._stand_ins) if keep else (stretch.text, None)
+            for found, _ in cut
+            for stretch in found
+        ]
+        clean = [normalize(text) for text, _ in read]
+        encoded = zip(clean, tokenizer.encode(clean), (kept for _, kept in read), strict=True)
         parts: list[Part] = []
         for index, (found, rest) in enumerate(cut):
             its: list[Part] = []
             held = ""  # before what has nothing that can be translated
-            for stretch, (text, ids) in zip(found, encoded, strict=False):
+            for stretch, (text, ids, kept) in zip(found, encoded, strict=False):
                 held += stretch.before
                 if ids:
-                    its += self._divided(index, text, ids, held)
+                    its += self._divided(index, text, ids, held, kept, keep)
                     held = ""
             if its:
                 its[-1] = replace(its[-1], after=held + rest)
             parts += its
         return parts
 
-    def _divided(self, index: int, text: str, ids: list[int], before: str) -> list[Part]:
+    def _divided(
+        self, index: int, text: str, ids: list[int], before: str, kept: Kept | None, faithful: bool
+    ) -> list[Part]:
         """The parts of a sentence: one, where it is not too long."""
         tokenizer = self.vocabularies.source
         if len(ids) <= self.max_source_tokens:
-            return [Part.of(index, text, ids, tokenizer, self._copies, before=before)]
+            return [Part.of(index, text, ids, tokenizer, self._copies, False, before, kept, faithful)]
         segments = split_long(text, lambda part: len(tokenizer.encode([part])[0]), self.max_source_tokens)
         cut = tokenizer.encode([segment.text for segment in segments])
-        return [
-            Part.of(index, segment.text, its, tokenizer, self._copies, segment.inside_word, None if number else before)
-            for number, (segment, its) in enumerate(zip(segments, cut, strict=True))
-        ]
+        parts: list[Part] = []
+        word = 0  # of `text`
+        for segment, its in zip(segments, cut, strict=True):
+            word -= bool(parts) and not segment.separator
+            count = segment.text.count(" ") + 1
+            held = kept.of(word, count) if kept else None
+            begins = None if parts else before
+            parts.append(
+                Part.of(index, segment.text, its, tokenizer, self._copies, segment.inside_word, begins, held, faithful)
+            )
+            word += count
+        return parts

@@ -46,6 +46,9 @@ class DecodeOptions(Section):
         0.0, ge=0.0, le=10.0, description="weight of what the source words lack of being attended to once"
     )
     split_sentences: bool = Field(True, description="translate the sentences of a line one by one")
+    keep_placeholders: bool = Field(
+        True, description="keep placeholders, addresses, code, emoji and numbers as they are in the text"
+    )
     shortlist: bool = Field(False, description="say only what is on the model's lexical shortlist, which is faster")
     alignment: bool = Field(False, description="say which source word each word of a translation comes from")
     seed: int = Field(0, ge=0, le=2**63 - 1, description="what is drawn follows from it and from the text")

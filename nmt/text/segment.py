@@ -3,11 +3,14 @@ longer than a model can take: at sentence ends that were not seen as such, at cl
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import sentencex
+
+from nmt.text.placeholders import held_spans
 
 # Where no space follows, a straight quote may open what comes next, and stays with it.
 _SENTENCE_END = re.compile(r"(?<=[.!?…。！？])[\"'”’»)\]」』）】》]*\s+|(?<=[。！？])(?![。！？])[”’»)\]」』）】》]*")
@@ -45,7 +48,7 @@ def stretches(text: str, language: str, sentences: bool = True) -> tuple[list[St
                 start = mark.end()
         for sentence in _sentences(text[start : cell.end()], language) if sentences else (text[start : cell.end()],):
             content = sentence.strip()
-            if any(map(str.isalnum, content)):
+            if _has_words(content):
                 begins = start + sentence.index(content)
                 found.append(Stretch(text[end:begins], content))
                 end = begins + len(content)
@@ -53,10 +56,24 @@ def stretches(text: str, language: str, sentences: bool = True) -> tuple[list[St
     return found, text[end:]
 
 
+def _has_words(text: str) -> bool:
+    """Whether there are letters or digits in `text`, apart from what is held."""
+    end, rest = 0, ""
+    for start, after, _ in held_spans(text):
+        rest += text[end:start]
+        end = after
+    return any(map(str.isalnum, rest + text[end:]))
+
+
 def _sentences(line: str, language: str) -> Iterator[str]:
-    """The sentences of a line with the white space around them; joined they are the line."""
+    """The sentences of a line with the white space around them; joined they are the line. None ends within what is held."""
     cut: list[str] = sentencex.segment(language.partition("-")[0], line)
-    return iter(cut if "".join(cut) == line else (line,))
+    if "".join(cut) != line:
+        return iter((line,))
+    ends = list(itertools.accumulate(map(len, cut)))
+    for start, end, _ in held_spans(line) if len(cut) > 1 else ():
+        ends = [each for each in ends if not start < each < end]
+    return (line[start:end] for start, end in itertools.pairwise([0, *ends]))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,173 @@
+"""What goes from a text into its translation as it stands: words that the model has no subwords for, what is held, and numbers.
+
+Where it belongs is told by the word alignment (Luong et al. 2015, "Addressing the rare word problem").
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from nmt.inference.alignment import Weights, Word, word_numbers
+from nmt.text.placeholders import Held
+from nmt.text.tokenizer import SPACE, UNK
+
+_SURE = 0.9  # share of its attention by which a word is taken to be a part of an unknown name
+_NUMBER = re.compile(r"\d+(?:[.,:/’'-]\d+)*")
+_HALF_DAY = (12, 1200)  # between the hours of clocks that count to 12 and to 24
+
+
+@dataclass(frozen=True)
+class Copy:
+    """What stands in a source word that goes into the translation; `whole` if the model sees it, too, or sees a `stand_in`."""
+
+    text: str
+    whole: bool
+    stand_in: str = ""
+
+
+def copies(ids: Sequence[int], surfaces: Sequence[str]) -> tuple[list[int], dict[int, Copy]]:
+    """The places of the subwords that the model is to see, and what is to be copied, by the number of its word.
+
+    A name with an unknown letter stays: the model knows what to do with the rest. An emoji, or a word in a script that it never saw, is
+    kept from it.
+    """
+    numbers = word_numbers(surfaces)
+    hidden: set[int] = set()
+    found: dict[int, Copy] = {}
+    for number in sorted({numbers[place] for place, one in enumerate(ids) if one == UNK}):
+        places = [place for place, each in enumerate(numbers) if each == number]
+        unknown = [place for place in places if ids[place] == UNK]
+        if any(ids[place] != UNK and any(map(str.isalnum, surfaces[place])) for place in places):
+            found[number] = Copy("".join(surfaces[place] for place in places).replace(SPACE, ""), whole=True)
+        else:
+            found[number] = Copy("".join(surfaces[place] for place in unknown), whole=False)
+            hidden.update(unknown, (place for place in places if surfaces[place] == SPACE))
+    return [place for place in range(len(ids)) if place not in hidden], found
+
+
+def with_held(copied: dict[int, Copy], held: Sequence[Held], words: Sequence[str]) -> dict[int, Copy]:
+    """The copies, with those of what is held among the source `words`, that the model reads."""
+    found = dict(copied)
+    for number, word in enumerate(words):
+        for each in held:
+            if each.stand_in not in word:
+                continue
+            if number in found:  # there is more in the word that the model does not know
+                found[number] = Copy(found[number].text.replace(each.stand_in, each.text), found[number].whole)
+            else:
+                found[number] = Copy(each.text, True, each.stand_in)
+    return found
+
+
+def with_copies(words: Sequence[Word], copied: Mapping[int, Copy], last: int) -> list[Word]:
+    """The words of a translation, and among them, once each, what is copied from the source.
+
+    What the model saw takes the place of what it made of that: of the stand-in, or else of the word that looks there most, and of its
+    neighbours that surely do. Anything else comes after what comes from the words before it, or at the end where no word comes after it;
+    `last` is the source's last word that the model knows.
+    """
+    found = list(words)
+    for number, copy in copied.items():
+        if not (_in_place_of_stand_in(found, number, copy) or _in_place_of_word(found, number, copy)):
+            before = [place for place, word in enumerate(found) if word.source is not None and word.source < number]
+            nearest = max((found[place].source or 0 for place in before), default=0)
+            place = max((place for place in before if found[place].source == nearest), default=-1)
+            if number >= last:
+                place = len(found) - 1
+            found.insert(place + 1, Word(copy.text, number))
+    return found
+
+
+def _in_place_of_stand_in(found: list[Word], number: int, copy: Copy) -> bool:
+    """Put it where the model has said its stand-in; where it has said that again it is left out."""
+    if not copy.stand_in:
+        return False
+    said = re.compile(rf"(?<!\w){re.escape(copy.stand_in)}(?!\d)")
+    made = [place for place, word in enumerate(found) if said.search(word.text)]
+    if not made:
+        return False
+    best = max(made, key=lambda place: (found[place].source == number, found[place].share))
+    for place in reversed(made):
+        before, after = said.split(found[place].text, maxsplit=1)
+        if place == best:
+            found[place] = Word(before + copy.text + after, number)
+        elif any(map(str.isalnum, before + after)):
+            found[place] = Word(before + after, found[place].source, found[place].share)
+        else:
+            del found[place]
+    return True
+
+
+def _in_place_of_word(found: list[Word], number: int, copy: Copy) -> bool:
+    made = [place for place, word in enumerate(found) if copy.whole and word.source == number]
+    if not made:
+        return False
+    text, first = copy.text, max(made, key=lambda place: found[place].share)
+    last = first
+    while first - 1 in made and found[first - 1].share > _SURE:
+        first -= 1
+    while last + 1 in made and found[last + 1].share > _SURE:
+        last += 1
+    said = found[last].text
+    if text[-1].isalnum() or copy.stand_in:
+        text += said[len(said.rstrip(".,;:!?")) :]
+    found[first : last + 1] = [Word(text, number)]
+    return True
+
+
+# --- numbers --------------------------------------------------------------------------------------------------------------
+
+
+def with_numbers(words: Sequence[Word], source: Sequence[str], looks: Weights) -> list[Word]:
+    """The words of a translation with the numbers of the `source` words, where the model has said another number for one.
+
+    A number that was not asked for takes the digits of the missing one to which it looks most; where none is missing, it is left out if it
+    stands beside another one for the same source word. `looks` (words, source words + 1) is as `by_words` gives it. Numbers in letters, and
+    hours of the other kind of clock, stay as they are.
+    """
+    wanted = {place: match.group() for place, word in enumerate(source) if (match := _NUMBER.search(word))}
+    asked = Counter(_digits(number) for word in source for number in _NUMBER.findall(word))
+    wrong: list[int] = []
+    for place, word in enumerate(words):
+        for number in map(_digits, _NUMBER.findall(word.text)):
+            asked[number] -= 1
+            if asked[number] < 0:
+                wrong.append(place)
+    lost = [place for place, number in wanted.items() if asked[_digits(number)] > 0]
+    found = list(words)
+    for _, place, at in sorted(((float(looks[i, j]), i, j) for i in wrong for j in lost), reverse=True):
+        said = _NUMBER.search(found[place].text)
+        if place not in wrong or at not in lost or said is None or _same_hour(said.group(), wanted[at]):
+            continue
+        wrong.remove(place)
+        lost.remove(at)
+        text = found[place].text.replace(said.group(), _written_like(wanted[at], said.group()), 1)
+        found[place] = Word(text, at, found[place].share)
+    for place in reversed(wrong):
+        beside = [word for word in found[max(0, place - 1) : place + 2] if word is not found[place]]
+        if not any(map(str.isalpha, found[place].text)) and any(
+            word.source == found[place].source and _NUMBER.search(word.text) for word in beside
+        ):
+            del found[place]
+    return found
+
+
+def _digits(number: str) -> str:
+    return re.sub(r"\D", "", number)
+
+
+def _same_hour(one: str, other: str) -> bool:
+    digits = _digits(one), _digits(other)
+    return max(map(len, digits)) <= 4 and abs(int(digits[0]) - int(digits[1])) in _HALF_DAY
+
+
+def _written_like(number: str, example: str) -> str:
+    """With the marks between its digits turned round, where the language of `example` has them so."""
+    if "," in number and "." not in number and "." in example and "," not in example:
+        return number.replace(",", ".")
+    if "." in number and "," not in number and "," in example and "." not in example:
+        return number.replace(".", ",")
+    return number
