@@ -7,24 +7,26 @@ batched here.
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 from nmt.errors import NMTError
 from nmt.inference.engine import Engine, Priority
 from nmt.inference.search import Candidate
-from nmt.inference.translator import Pending
-from nmt.inference.types import DecodeOptions, Translation
+from nmt.inference.translator import Demands, Pending
+from nmt.inference.types import DecodeOptions, Hypothesis, Translation
 from serving.protocol import DeadlineExceeded, Overloaded, Unavailable
 
 _DOCUMENT = 8  # texts; a request with more lets shorter ones go first
 _SHARE = 0.75  # of the capacity, for documents
 _STALLED_S = 5.0  # an engine that has work and makes no step for so long is stuck
 _RATE_S = 10.0  # the time that the rate is taken over
+_T = TypeVar("_T")
 _log = logging.getLogger(__name__)
 
 
@@ -35,8 +37,20 @@ class Translator(Protocol):
     def engine(self) -> Engine:
         """Its engine, for statistics."""
 
-    def begin(self, texts: Sequence[str], options: DecodeOptions | None, priority: Priority) -> Pending:
+    def begin(
+        self,
+        texts: Sequence[str],
+        options: DecodeOptions | None,
+        priority: Priority,
+        prefixes: Sequence[str] | None = None,
+        demands: Demands | None = None,
+    ) -> Pending[Translation]:
         """Begin to translate."""
+
+    def begin_score(
+        self, pairs: Sequence[tuple[str, str]], length_penalty: float, alignment: bool, priority: Priority
+    ) -> Pending[Hypothesis]:
+        """Begin to score given translations."""
 
 
 class Admission:
@@ -46,32 +60,49 @@ class Admission:
         """`capacity`: texts in hand at a time. `deadline_s`: longest time of a request, however long its caller would wait."""
         self._translator, self._capacity, self._deadline_s = translator, capacity, deadline_s
         self._in_hand = self._refused = 0
-        self._pending: set[Pending] = set()
+        self._pending: set[Pending[Any]] = set()
         self._finished: deque[tuple[float, int]] = deque()  # when, and how many texts
         self._steps, self._stepped = -1, time.monotonic()
         self._closed = False
 
     async def translate(
-        self, texts: Sequence[str], options: DecodeOptions, timeout_s: float | None = None
+        self,
+        texts: Sequence[str],
+        options: DecodeOptions,
+        timeout_s: float | None = None,
+        prefixes: Sequence[str] | None = None,
+        demands: Demands | None = None,
     ) -> list[Translation]:
-        """Translate the texts, order kept.
+        """Translate the texts, order kept; `prefixes` and `demands` as `Translator.begin` takes them.
 
         Raises `Overloaded` at once when there is no room for all of them, `DeadlineExceeded` after `timeout_s` seconds, `Unavailable` when
         closed, and whatever one of these texts comes to. A cancelled call takes its texts out of the engine.
         """
+        begin = functools.partial(self._translator.begin, texts, options)
+        return await self._through(lambda priority: begin(priority, prefixes, demands), len(texts), timeout_s)
+
+    async def score(
+        self, pairs: Sequence[tuple[str, str]], options: DecodeOptions, timeout_s: float | None = None
+    ) -> list[Hypothesis]:
+        """Score given translations, order kept. Raises as `translate`."""
+        begin = functools.partial(self._translator.begin_score, pairs, options.length_penalty, options.alignment)
+        return await self._through(begin, len(pairs), timeout_s)
+
+    async def _through(self, begin: Callable[[Priority], Pending[_T]], count: int, timeout_s: float | None) -> list[_T]:
+        """What `begin` comes to, of `count` texts."""
         if self._closed:
             raise Unavailable("the translator is stopping")
-        if not texts:
+        if not count:
             return []
-        priority = Priority.DOCUMENT if len(texts) > _DOCUMENT else Priority.INTERACTIVE
+        priority = Priority.DOCUMENT if count > _DOCUMENT else Priority.INTERACTIVE
         # Documents leave room for who waits at a screen; the first one is let in whatever its size.
         room = self._capacity if priority is Priority.INTERACTIVE or not self._in_hand else int(_SHARE * self._capacity)
-        if self._in_hand + len(texts) > room:
+        if self._in_hand + count > room:
             self._refused += 1
             raise Overloaded(f"{self._in_hand} texts are in hand already", self._time_to_clear())
-        pending = self._translator.begin(texts, options, priority)
+        pending = begin(priority)
         self._pending.add(pending)
-        self._in_hand += len(texts)
+        self._in_hand += count
         limit = self._deadline_s if timeout_s is None else min(timeout_s, self._deadline_s)
         futures = [asyncio.wrap_future(future) for future in pending.futures]
         try:
@@ -83,7 +114,7 @@ class Admission:
             if unfinished and not any(future.done() and future.exception() for future in futures):
                 raise DeadlineExceeded(f"not translated within {limit:.1f} s", self._time_to_clear())
             result = pending.results()
-            self._finished.append((time.monotonic(), len(texts)))
+            self._finished.append((time.monotonic(), count))
             return result
         except (NMTError, Unavailable, asyncio.CancelledError):
             raise
@@ -95,7 +126,7 @@ class Admission:
             for future in futures:
                 if not future.cancel() and not future.cancelled():
                     future.exception()  # it has been told of, or there was one before it
-            self._in_hand -= len(texts)
+            self._in_hand -= count
             self._pending.discard(pending)
 
     def statistics(self) -> dict[str, float]:

@@ -12,7 +12,7 @@ from ray.exceptions import ObjectLostError, RayActorError, RayError, WorkerCrash
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, RayServeException
 from ray.serve.handle import DeploymentHandle
 
-from nmt.inference.types import Translation
+from nmt.inference.types import Hypothesis, Translation
 from serving.protocol import Overloaded, Overrides, Refusal, ServedModel, Unavailable
 
 T = TypeVar("T")
@@ -31,6 +31,11 @@ class Model(Protocol):
     async def translate(self, texts: list[str], overrides: Overrides, timeout_s: float) -> list[Translation] | Refusal:
         """A translation for each text, or why not."""
 
+    async def score(
+        self, pairs: list[tuple[str, str]], overrides: Overrides, timeout_s: float
+    ) -> list[Hypothesis] | Refusal:
+        """What each given translation is worth, or why not."""
+
     async def describe(self) -> ServedModel:
         """What it is."""
 
@@ -44,22 +49,33 @@ class RemoteModel:
 
     async def translate(self, texts: list[str], overrides: Overrides, timeout_s: float) -> list[Translation] | Refusal:
         """One call for up to 64 texts, several at once for more; what is left of the time goes along with each attempt."""
+        return await self._shared("translate", texts, overrides, timeout_s)
+
+    async def score(
+        self, pairs: list[tuple[str, str]], overrides: Overrides, timeout_s: float
+    ) -> list[Hypothesis] | Refusal:
+        """As `translate`."""
+        return await self._shared("score", pairs, overrides, timeout_s)
+
+    async def _shared(
+        self, method: str, items: list[Any], overrides: Overrides, timeout_s: float
+    ) -> list[Any] | Refusal:
         ends = time.monotonic() + timeout_s
 
-        async def call(some: list[str]) -> list[Translation] | Refusal:
-            async def attempt() -> list[Translation] | Refusal:
+        async def call(some: list[Any]) -> list[Any] | Refusal:
+            async def attempt() -> list[Any] | Refusal:
                 left = max(0.0, ends - time.monotonic())
-                response = self._handle.translate.remote(some, overrides, left)
+                response = getattr(self._handle, method).remote(some, overrides, left)
                 try:
-                    return cast("list[Translation] | Refusal", await response)
+                    return cast("list[Any] | Refusal", await response)
                 except asyncio.CancelledError:
                     response.cancel()  # behind HAProxy, Serve forgets what a request that is given up has asked for
                     raise
 
             return await self._retrying(attempt)
 
-        found: list[Translation] = []
-        tasks = [asyncio.ensure_future(call(some)) for some in shares(texts)]
+        found: list[Any] = []
+        tasks = [asyncio.ensure_future(call(some)) for some in shares(items)]
         try:
             for task in tasks:
                 answer = await task
@@ -94,10 +110,10 @@ class RemoteModel:
         raise Unavailable(f"{self._label} is not available", 5.0)
 
 
-def shares(texts: list[str]) -> list[list[str]]:
-    """The texts in equal parts of at most 64."""
-    parts = -(-len(texts) // _CALL) or 1
-    return [texts[len(texts) * i // parts : len(texts) * (i + 1) // parts] for i in range(parts)]
+def shares(items: list[T]) -> list[list[T]]:
+    """The items in equal parts of at most 64."""
+    parts = -(-len(items) // _CALL) or 1
+    return [items[len(items) * i // parts : len(items) * (i + 1) // parts] for i in range(parts)]
 
 
 class Models:
@@ -132,11 +148,22 @@ class Models:
         self, model: str, texts: list[str], overrides: Overrides, timeout_s: float
     ) -> list[Translation]:
         """By the model of that name."""
-        label = next(label for label, served in self._known.items() if served.info.name == model)
-        result = await self._models[label].translate(texts, overrides, timeout_s)
-        if isinstance(result, Refusal):
-            raise result.error()
-        return result
+        return _accepted(await self._named(model).translate(texts, overrides, timeout_s))
+
+    async def score(
+        self, model: str, pairs: list[tuple[str, str]], overrides: Overrides, timeout_s: float
+    ) -> list[Hypothesis]:
+        """By the model of that name."""
+        return _accepted(await self._named(model).score(pairs, overrides, timeout_s))
+
+    def _named(self, model: str) -> Model:
+        return self._models[next(label for label, served in self._known.items() if served.info.name == model)]
 
     async def _describe(self, label: str) -> None:
         self._known[label] = await self._models[label].describe()
+
+
+def _accepted(result: list[T] | Refusal) -> list[T]:
+    if isinstance(result, Refusal):
+        raise result.error()
+    return result

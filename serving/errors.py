@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 import logging
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -32,9 +33,6 @@ _CODES = {
     503: "unavailable",
 }
 
-# What LibreTranslate answers with instead; its clients know these.
-_LIBRETRANSLATE = {401: 403, 404: 400, 415: 400, 422: 400}
-
 
 class Refused(Exception):
     """A request that is answered by `status` with a message for the caller; `code` defaults to the status' own."""
@@ -44,11 +42,48 @@ class Refused(Exception):
         self.status, self.message, self.code, self.retry_after = status, message, code, retry_after
 
 
-def answer(status: int, message: str, code: str | None = None, retry_after: float | None = None) -> JSONResponse:
-    """The response for an error; `retry_after` (seconds) is rounded up to whole seconds."""
-    headers = {} if retry_after is None else {"Retry-After": str(max(1, math.ceil(retry_after)))}
-    body = {"error": {"code": code or _CODES.get(status, "error"), "message": message}}
-    return JSONResponse(body, status, headers)
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a caller is told of an error; `retry_after` in seconds."""
+
+    status: int
+    message: str
+    code: str | None = None
+    retry_after: float | None = None
+
+
+def told(error: Exception) -> Told:
+    """The words for whatever can be raised below the surfaces."""
+    if isinstance(error, Refused):
+        return Told(error.status, error.message, error.code, error.retry_after)
+    if isinstance(error, InputError):
+        return Told(422, str(error))
+    if isinstance(error, UnknownModel):
+        return Told(404, str(error), "unknown_model")
+    if isinstance(error, Unavailable):
+        status = 429 if isinstance(error, Overloaded) else 503
+        code = "deadline_exceeded" if isinstance(error, DeadlineExceeded) else None
+        return Told(status, f"{error}; try again later", code, error.retry_after)
+    _log.error("request failed: %s", type(error).__name__, exc_info=error)
+    return Told(500, "internal error; the server's log has the details")
+
+
+def problem(what: Told) -> dict[str, str]:
+    """The words as our own API has them in `error`."""
+    return {"code": what.code or _CODES.get(what.status, "error"), "message": what.message}
+
+
+def answer(what: Told) -> JSONResponse:
+    """The response for an error."""
+    return JSONResponse({"error": problem(what)}, what.status, headers(what))
+
+
+def headers(what: Told) -> dict[str, str]:
+    """Those of an error; times are rounded up to whole seconds."""
+    return {} if what.retry_after is None else {"Retry-After": str(max(1, math.ceil(what.retry_after)))}
+
+
+Shape = Callable[[Told], JSONResponse]
 
 
 def describe(problems: Sequence[Any], known: Sequence[str]) -> str:
@@ -57,49 +92,30 @@ def describe(problems: Sequence[Any], known: Sequence[str]) -> str:
     return "; ".join(list(parts)[:5])
 
 
-def install(app: FastAPI, libretranslate: Collection[str] = ()) -> None:
-    """Give `app` the handlers for everything that can be raised below it; `libretranslate` are the paths of that API."""
+def install(app: FastAPI, shapes: Mapping[str, Shape]) -> None:
+    """Give `app` the handlers for everything that can be raised below it; `shapes` are of other APIs, by what their paths begin with."""
 
-    def respond(request: Request, status: int, *words: Any) -> JSONResponse:
-        if request.url.path not in libretranslate:
-            return answer(status, *words)
-        response = answer(_LIBRETRANSLATE.get(status, status), *words)
-        response.body = response.render({"error": words[0]})
-        response.headers["Content-Length"] = str(len(response.body))
-        return response
-
-    @app.exception_handler(Refused)
-    async def refused(request: Request, error: Refused) -> JSONResponse:
-        response = respond(request, error.status, error.message, error.code, error.retry_after)
+    def respond(request: Request, what: Told) -> JSONResponse:
+        path = request.url.path
+        shape = next((one for begin, one in shapes.items() if path == begin or path.startswith(f"{begin}/")), answer)
+        response = shape(what)
         if response.status_code == 401:
             response.headers["WWW-Authenticate"] = "Bearer"
         return response
 
-    @app.exception_handler(InputError)
-    async def unacceptable(request: Request, error: InputError) -> JSONResponse:
-        return respond(request, 422, str(error))
+    async def known(request: Request, error: Exception) -> JSONResponse:
+        return respond(request, told(error))
 
-    @app.exception_handler(UnknownModel)
-    async def unknown_model(request: Request, error: UnknownModel) -> JSONResponse:
-        return respond(request, 404, str(error), "unknown_model")
-
-    @app.exception_handler(Unavailable)
-    async def unavailable(request: Request, error: Unavailable) -> JSONResponse:
-        status = 429 if isinstance(error, Overloaded) else 503
-        code = "deadline_exceeded" if isinstance(error, DeadlineExceeded) else None
-        return respond(request, status, f"{error}; try again later", code, error.retry_after)
+    for kind in (Refused, InputError, UnknownModel, Unavailable, Exception):
+        app.add_exception_handler(kind, known)
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> JSONResponse:
         words = {404: "no such path; see /docs", 405: f"{request.method} is not allowed here; see /docs"}
-        response = respond(request, error.status_code, words.get(error.status_code, str(error.detail)))
+        status = error.status_code
+        response = respond(request, Told(status, words.get(status, str(error.detail))))
         response.headers.update(error.headers or {})
         return response
-
-    @app.exception_handler(Exception)
-    async def unexpected(request: Request, error: Exception) -> JSONResponse:
-        _log.error("request failed: %s", type(error).__name__, exc_info=error)
-        return respond(request, 500, "internal error; the server's log has the details")
 
 
 def _describe_one(problem: Any, known: Sequence[str]) -> str:
@@ -114,7 +130,7 @@ def _describe_one(problem: Any, known: Sequence[str]) -> str:
         return f"unknown key (did you mean {close[0]!r}?)" if close else f"unknown key; known keys: {', '.join(known)}"
     if kind == "missing":
         return f"missing key {key!r}"
-    if key in ("text", "q"):
+    if key in ("text", "q", "translation"):
         items = [part for part in location[1:] if isinstance(part, int)]
         return (
             f"{key}: item {items[0] + 1} is not a string" if items else f"{key}: expected a string or a list of strings"

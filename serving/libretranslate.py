@@ -14,14 +14,16 @@ from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from nmt.documents.markup import plain
 from nmt.inference.types import Translation
 from nmt.text.language import Detected
 from serving import errors, languages
-from serving.errors import Refused
+from serving.errors import Refused, Told
 from serving.protocol import Overrides, ServedModel, UnknownModel
 from serving.service import Service, Wanted, check, json_object, only_strings, read_body, same_language
 
-PATHS = ("/translate", "/detect", "/languages", "/frontend/settings", "/health", "/spec")
+PATHS = ("/translate", "/detect", "/languages", "/frontend", "/health", "/spec")
+_STATUS = {401: 403, 404: 400, 415: 400, 422: 400}  # what LibreTranslate answers with instead; its clients know these
 _AUTO = "auto"
 _FORM = "application/x-www-form-urlencoded"
 _FIELDS = 10_000  # of a form
@@ -43,7 +45,7 @@ class TranslateQuestion(_Question):
 
     source: Annotated[str, Field(max_length=100)] = Field(_AUTO, description="source language, or auto")
     target: Annotated[str, Field(max_length=100)] = Field(description="target language")
-    format: Literal["text"] = Field("text", description="text; html is not there yet")
+    format: Literal["text", "html"] = Field("text", description="what the texts are; html keeps its tags")
     alternatives: Annotated[int, Field(ge=0)] = Field(0, description="further translations of each text")
 
 
@@ -81,6 +83,11 @@ class LibreError(BaseModel):
     """The body of every error."""
 
     error: str
+
+
+def shape(what: Told) -> JSONResponse:
+    """An error as LibreTranslate has it."""
+    return JSONResponse({"error": what.message}, _STATUS.get(what.status, what.status), errors.headers(what))
 
 
 def add(app: FastAPI, service: Service) -> None:
@@ -172,9 +179,9 @@ async def _detected(service: Service, asked: TranslateQuestion) -> list[Detected
         raise UnknownModel(
             f"no model for these languages; target languages: {', '.join(sorted({t for w in ways.values() for t in w}))}"
         )
+    texts = [plain(text) for text in asked.texts] if asked.format == "html" else asked.texts
     return [
-        found[0] if found else Detected(sources[0], 0.0)
-        for found in await languages.detect(asked.texts, [*sources, target])
+        found[0] if found else Detected(sources[0], 0.0) for found in await languages.detect(texts, [*sources, target])
     ]
 
 
@@ -193,7 +200,8 @@ async def _translated(
 
     async def one(source: str, numbers: list[int]) -> None:
         texts = [asked.texts[number] for number in numbers]
-        _, its = await service.translate(request, texts, Wanted(source, asked.target, None, overrides))
+        wanted = Wanted(source, asked.target, None, overrides, asked.format)
+        _, its = await service.translate(request, texts, wanted)
         for number, translation in zip(numbers, its, strict=True):
             found[number] = translation
 

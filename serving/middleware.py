@@ -12,7 +12,7 @@ from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving import haproxy
-from serving.errors import answer
+from serving.errors import Told, answer
 
 REQUEST_ID = "x-request-id"
 _CONTROL = {name.replace("_", "-") for name in haproxy.CONTROL}
@@ -111,7 +111,9 @@ class BodyLimit:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        refusal = answer(413, f"the body is larger than {self._limit} bytes; split the texts over several requests")
+        refusal = answer(
+            Told(413, f"the body is larger than {self._limit} bytes; split the texts over several requests")
+        )
         refusal.headers["Connection"] = "close"
         announced = Headers(scope=scope).get("content-length", "")
         if announced.isdigit() and len(announced) < 20 and int(announced) > self._limit:

@@ -7,7 +7,7 @@ from typing import Literal, Protocol
 
 from nmt.errors import InputError
 from nmt.inference.bundle import ModelInfo
-from nmt.inference.types import DecodeOptions, Translation
+from nmt.inference.types import DecodeOptions, Hypothesis, Translation
 
 
 class Unavailable(Exception):
@@ -38,10 +38,15 @@ class Overrides:
     n_best: int | None = None
     length_penalty: float | None = None
     split_sentences: bool | None = None
+    keep_placeholders: bool | None = None
+    alignment: bool | None = None
+    prefix: str | None = None  # what each translation is to begin with
+    glossary: tuple[tuple[str, str], ...] | None = None  # terms, and what they are to be called
 
     def apply(self, defaults: DecodeOptions) -> DecodeOptions:
         """The options to decode with; a beam that was not asked for grows to hold `n_best`. Raises `InputError`."""
-        given = {name: getattr(self, name) for name in self.__slots__ if getattr(self, name) is not None}
+        names = DecodeOptions.model_fields.keys() & set(self.__slots__)
+        given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         if self.n_best and self.beam_size and self.n_best > self.beam_size:
             raise InputError(f"n_best {self.n_best} is more than beam_size {self.beam_size}: raise beam_size")
         beam, best = given.get("beam_size", defaults.beam_size), given.get("n_best", defaults.n_best)
@@ -89,4 +94,12 @@ class Backend(Protocol):
         """Translate by the model of that name, in at most `timeout_s` seconds.
 
         Raises `InputError`, `Unavailable` and its kinds.
+        """
+
+    async def score(
+        self, model: str, pairs: list[tuple[str, str]], overrides: Overrides, timeout_s: float
+    ) -> list[Hypothesis]:
+        """What given translations are worth to the model of that name, with `length_penalty` and `alignment` of `overrides`.
+
+        Raises as `translate`.
         """

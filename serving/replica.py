@@ -6,13 +6,15 @@ The same class stands behind a Serve handle and inside a fused gateway.
 from __future__ import annotations
 
 import importlib
+from collections.abc import Awaitable
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Protocol, TypeVar, cast
 
 from nmt.errors import InputError
 from nmt.inference.bundle import ModelInfo
 from nmt.inference.engine import Priority
-from nmt.inference.types import DecodeOptions, Translation
+from nmt.inference.types import DecodeOptions, Hypothesis, Translation
+from nmt.text.glossary import Glossary
 from serving import admission, scaling
 from serving.admission import Admission
 from serving.config import ServeConfig
@@ -20,6 +22,19 @@ from serving.metrics import EngineMetrics
 from serving.protocol import DeadlineExceeded, Overrides, Refusal, ServedModel, Unavailable
 
 _CANARY = "Good morning!"
+_T = TypeVar("_T")
+
+
+async def _or_refusal(work: Awaitable[list[_T]]) -> list[_T] | Refusal:
+    """What it comes to, or the value that says why it does not."""
+    try:
+        return await work
+    except InputError as error:
+        return Refusal("input", str(error))
+    except DeadlineExceeded as error:
+        return Refusal("deadline", str(error), error.retry_after)
+    except Unavailable as error:
+        return Refusal("overloaded", str(error), error.retry_after)
 
 
 class Translator(admission.Translator, Protocol):
@@ -47,17 +62,26 @@ class TranslatorReplica:
 
     async def translate(self, texts: list[str], overrides: Overrides, timeout_s: float) -> list[Translation] | Refusal:
         """A translation for each text, or why not."""
-        try:
+
+        async def work() -> list[Translation]:
             options = overrides.apply(self._defaults)
             for text in texts:
                 self._translator.validate(text)
-            return await self._admission.translate(texts, options, timeout_s)
-        except InputError as error:
-            return Refusal("input", str(error))
-        except DeadlineExceeded as error:
-            return Refusal("deadline", str(error), error.retry_after)
-        except Unavailable as error:
-            return Refusal("overloaded", str(error), error.retry_after)
+            prefixes = [overrides.prefix] * len(texts) if overrides.prefix else None
+            demands = Glossary(dict(overrides.glossary)).phrases if overrides.glossary else None
+            return await self._admission.translate(texts, options, timeout_s, prefixes, demands)
+
+        return await _or_refusal(work())
+
+    async def score(
+        self, pairs: list[tuple[str, str]], overrides: Overrides, timeout_s: float
+    ) -> list[Hypothesis] | Refusal:
+        """What each given translation is worth, or why that is not said."""
+
+        async def work() -> list[Hypothesis]:
+            return await self._admission.score(pairs, overrides.apply(self._defaults), timeout_s)
+
+        return await _or_refusal(work())
 
     async def describe(self) -> ServedModel:
         """What this replica serves."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -24,29 +24,56 @@ class TranslateRequest(BaseModel):
     beam_size: Annotated[int, Field(ge=1)] | None = Field(None, description="hypotheses kept at each step")
     n_best: Annotated[int, Field(ge=1)] | None = Field(None, description="translations returned for each text")
     length_penalty: Annotated[float, Field(ge=0, le=5)] | None = Field(None, description="0 favours short translations")
+    format: Literal["text", "html"] = Field("text", description="what the texts are; html keeps its tags")
     split_sentences: bool | None = Field(
         None, description="whether the sentences of a line are translated one by one; lines always are"
     )
+    keep_placeholders: bool | None = Field(
+        None, description="whether placeholders, addresses, code, emoji and numbers stay as they are"
+    )
+    prefix: Annotated[str, Field(max_length=2000)] | None = Field(
+        None, description="what each translation is to begin with; each text is then one sentence"
+    )
+    glossary: Annotated[dict[str, str], Field(max_length=1000)] | None = Field(
+        None, description="terms of the source language, and what they are to be called"
+    )
+    tokens: bool = Field(False, description="say the subwords of each translation with their log probabilities")
+    alignment: bool = Field(False, description="say which source word each word of a translation comes from")
+    attention: bool = Field(False, description="say how much each subword looks at which subword of the source")
     api_key: Annotated[str, Field(max_length=200)] | None = Field(
         None, description="where keys are asked for; better in the header Authorization: Bearer KEY"
     )
 
 
-class Alternative(BaseModel):
+class Shown(BaseModel):
+    """What is said of a translation where it was asked for."""
+
+    score: float = Field(description="length-normalised log probability")
+    tokens: list[tuple[str, float]] | None = Field(
+        None, description="subwords, with the end mark of each part, and their log probabilities"
+    )
+    alignment: list[tuple[int, int]] | None = Field(
+        None, description="source word and word of the translation, as white space divides them, from 0"
+    )
+    attention: list[list[list[float]]] | None = Field(
+        None, description="for each part a row for each subword and end mark, over those of the source"
+    )
+
+
+class Alternative(Shown):
     """One of the `n_best` translations of a text."""
 
     text: str
-    score: float
 
 
-class Detail(BaseModel):
+class Detail(Shown):
     """More about the translation of one text."""
 
-    score: float = Field(description="length-normalised log probability")
     truncated: bool = Field(description="the length limit ended the translation: text may be missing")
     segments: int = Field(description="parts that the text was divided into")
     source_tokens: int
     target_tokens: int
+    source_subwords: list[str] | None = Field(None, description="of all parts, with end marks; with attention")
     alternatives: list[Alternative] | None = Field(None, description="best first; with n_best above 1")
 
 
@@ -57,6 +84,55 @@ class TranslateResponse(BaseModel):
     model: str = Field(description="its name; two names with > between them where it took two models")
     pivot: str | None = Field(None, description="the language between those two")
     details: list[Detail] = Field(description="one for each text")
+
+
+class Piece(BaseModel):
+    """A line of a streamed answer: the next sentence of a text, with the white space before it. The pieces of an `index` joined are the
+    translation of that text; texts come in their order."""
+
+    index: int = Field(description="of the text, from 0")
+    translation: str
+    detail: Detail | None = Field(None, description="of the sentence; none for what is not translated")
+
+
+class Finish(BaseModel):
+    """The last line of a streamed answer."""
+
+    done: Literal[True] = True
+    model: str
+    pivot: str | None = None
+
+
+class ScoreRequest(BaseModel):
+    """What `POST /v1/score` takes."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        strict=True,
+        allow_inf_nan=False,
+        json_schema_extra={"examples": [{"text": "Good morning!", "translation": "Guten Morgen!"}]},
+    )
+
+    text: str | list[str] = Field(description="one source text, or a list of them")
+    translation: str | list[str] = Field(description="a translation of each, in the same shape")
+    source: Annotated[str, Field(max_length=100)] | None = Field(None, description="source language, such as en")
+    target: Annotated[str, Field(max_length=100)] | None = Field(None, description="target language, such as de")
+    model: Annotated[str, Field(max_length=200)] | None = Field(None, description="a name from /v1/models")
+    length_penalty: Annotated[float, Field(ge=0, le=5)] | None = Field(None, description="0 favours short translations")
+    tokens: bool = Field(False, description="say the subwords of each translation with their log probabilities")
+    alignment: bool = Field(False, description="say which source word each word of a translation comes from")
+    attention: bool = Field(False, description="say how much each subword looks at which subword of the source")
+    api_key: Annotated[str, Field(max_length=200)] | None = Field(
+        None, description="where keys are asked for; better in the header Authorization: Bearer KEY"
+    )
+
+
+class ScoreResponse(BaseModel):
+    """What `POST /v1/score` answers."""
+
+    score: float | list[float] = Field(description="length-normalised log probability, in the shape of the request")
+    model: str
+    details: list[Shown] = Field(description="one for each text")
 
 
 class ModelEntry(BaseModel):

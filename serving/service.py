@@ -7,12 +7,13 @@ import time
 from collections.abc import Awaitable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from fastapi import Request
 from pydantic_core import from_json
 
-from nmt.inference.types import Translation
+from nmt.documents.markup import Html
+from nmt.inference.types import Hypothesis, Translation
 from serving.access import Access
 from serving.config import Limits, ServeConfig
 from serving.errors import Refused
@@ -52,6 +53,7 @@ class Wanted:
     target: str | None = None
     model: str | None = None
     overrides: Overrides = field(default_factory=Overrides)
+    format: Literal["text", "html"] = "text"
 
 
 class Service:
@@ -74,7 +76,23 @@ class Service:
         Raises `Refused`, `UnknownModel`, and what the backend raises.
         """
         check(texts, wanted.overrides, self.config.limits)
-        return await self._in_time(self._translate(request, texts, wanted, time.monotonic() + self.config.deadline_s))
+        work = self._pages if wanted.format == "html" else self._translate
+        return await self._in_time(work(request, texts, wanted, time.monotonic() + self.config.deadline_s))
+
+    async def _pages(
+        self, request: Request, texts: list[str], wanted: Wanted, ends: float
+    ) -> tuple[list[ServedModel], list[Translation]]:
+        """Texts of HTML, by their passages, so many at a time as a request may have texts."""
+        pages = await asyncio.to_thread(lambda: [Html(text) for text in texts])
+        passages = [passage for page in pages for passage in page.texts]
+        overrides = replace(wanted.overrides, alignment=True, keep_placeholders=True)
+        wanted = replace(wanted, overrides=overrides)
+        at_a_time, found = self.config.limits.texts, []
+        for start in range(0, len(passages) or 1, at_a_time):
+            route, some = await self._translate(request, passages[start : start + at_a_time], wanted, ends)
+            found += some
+        each = iter(found)
+        return route, [page.translation([next(each) for _ in page.texts]) for page in pages]
 
     async def _translate(
         self, request: Request, texts: list[str], wanted: Wanted, ends: float
@@ -82,12 +100,30 @@ class Service:
         route = choose(wanted, await self.backend.models(), self.config.pivot)
         request.state.pair = f"{route[0].info.source_language}-{route[-1].info.target_language}"
         *before, last = route
+        firsts: list[Translation] = []
+        if before and (wanted.overrides.prefix or wanted.overrides.glossary):
+            raise Refused(422, "prefix and glossary need a model that translates directly")
         for model in before:  # which say their best alone
-            first = replace(wanted.overrides, n_best=None)
-            found = await self.backend.translate(model.info.name, texts, first, ends - time.monotonic())
-            texts = [translation.text for translation in found]
+            overrides = replace(wanted.overrides, n_best=None)
+            firsts = await self.backend.translate(model.info.name, texts, overrides, ends - time.monotonic())
+            texts = [translation.text for translation in firsts]
         found = await self.backend.translate(last.info.name, texts, wanted.overrides, ends - time.monotonic())
-        return route, found
+        return route, [through(*both) for both in zip(firsts, found, strict=True)] if before else found
+
+    async def score(
+        self, request: Request, pairs: list[tuple[str, str]], wanted: Wanted
+    ) -> tuple[ServedModel, list[Hypothesis]]:
+        """The model, and what each of the given translations is worth to it. Raises as `translate`."""
+        check([text for pair in pairs for text in pair], wanted.overrides, self.config.limits)
+        ends = time.monotonic() + self.config.deadline_s
+
+        async def work() -> tuple[ServedModel, list[Hypothesis]]:
+            (model,) = choose(wanted, await self.backend.models(), pivot=False)
+            request.state.pair = f"{model.info.source_language}-{model.info.target_language}"
+            left = ends - time.monotonic()
+            return model, await self.backend.score(model.info.name, pairs, wanted.overrides, left)
+
+        return await self._in_time(work())
 
     async def _in_time(self, work: Awaitable[_T]) -> _T:
         seconds = self.config.deadline_s
@@ -96,6 +132,29 @@ class Service:
                 return await work
         except TimeoutError:
             raise DeadlineExceeded(f"not translated within {seconds:g} s") from None
+
+
+def through(first: Translation, second: Translation) -> Translation:
+    """A translation by way of another language, linked where both are."""
+    links: dict[int, set[int]] = {}
+    for source, between in first.hypotheses[0].alignment:
+        links.setdefault(between, set()).add(source)
+    hypotheses = tuple(
+        replace(
+            each,
+            alignment=tuple(sorted({(source, to) for at, to in each.alignment for source in links.get(at, ())})),
+            attention=(),
+        )
+        for each in second.hypotheses
+    )
+    return Translation(
+        first.source,
+        hypotheses,
+        first.source_tokens,
+        second.target_tokens,
+        first.segments,
+        first.truncated or second.truncated,
+    )
 
 
 def json_object(body: bytes) -> dict[str, Any]:

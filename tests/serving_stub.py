@@ -54,7 +54,8 @@ class StubTranslator:
         texts: Sequence[str],
         options: DecodeOptions | None = None,
         priority: Priority = Priority.INTERACTIVE,
-    ) -> Pending:
+        *_: object,
+    ) -> Pending[Translation]:
         jobs: list[tuple[str, Future[Any]]] = [(text, Future()) for text in texts]
         for job in jobs:
             self.engine.jobs.put((*job, options or self.defaults))

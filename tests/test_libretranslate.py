@@ -157,7 +157,7 @@ def test_state(client: TestClient) -> None:
         ({"q": "a", "target": "de", "alternatives": "x"}, 400, "alternatives"),
         ({"q": "a", "target": "de", "alternatives": -1}, 400, "alternatives"),
         ({"q": "a", "target": "de", "alternatives": 10_000}, 400, "n_best is too large"),
-        ({"q": "a", "target": "de", "format": "html"}, 400, "format"),
+        ({"q": "a", "target": "de", "format": "htm"}, 400, "format"),
         ({"q": "a", "source": "en", "target": "zz"}, 400, "no model for these languages"),
         ({"q": "a", "source": "auto", "target": "zz"}, 400, "no model for these languages"),
         ({"q": "x" * 101, "target": "de"}, 413, "the text has 101 characters"),

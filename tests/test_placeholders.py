@@ -218,7 +218,7 @@ def test_the_bundled_model_keeps_them(bundled: Translator, text: str, kept: list
 )
 def test_the_stand_in_is_turned_back(said: str, found: str) -> None:
     words = [Word(word, number) for number, word in enumerate(said.split())]
-    assert " ".join(word.text for word in with_copies(words, {1: Copy("{x}", True, "Tom")}, 2)) == found
+    assert " ".join(word.text for word in with_copies(words, {1: Copy("{x}", True, "Tom", "Tom")}, 2)) == found
 
 
 @pytest.mark.parametrize(
@@ -247,6 +247,17 @@ def test_a_number_said_in_pieces_is_said_once() -> None:
     looks = np.array([[1, 0, 0, 0], [0, 1, 0, 0], [0, 0.9, 0, 0], [0, 0, 1, 0]], np.float32)
     result = with_numbers(words, ["It's", "7,097", "languages"], looks)
     assert [word.text for word in result] == ["Es", "7,097,", "Sprachen"]
+
+
+def test_what_is_a_part_of_a_word_takes_the_word_with_it() -> None:
+    copied = {1: Copy("{x}", True, "Tom", "file_Tomend")}
+    for said, found in (
+        ("die file_Tomend.", "die file_{x}end."),
+        ("die Datei.", "die file_{x}end."),
+        ("ja", "ja file_{x}end"),
+    ):
+        words = [Word(word, number) for number, word in enumerate(said.split())]
+        assert " ".join(word.text for word in with_copies(words, copied, 2)) == found
 
 
 def _kept(text: str) -> tuple[object, ...]:

@@ -44,7 +44,9 @@ class Model:
     def statistics(self) -> Statistics:
         return Statistics(1, self.running, 0, len(self.waiting), 0, 0.0, len(self.done), 0, 0, 0.0, 0, 0)
 
-    def begin(self, texts: Sequence[str], options: DecodeOptions | None, priority: Priority) -> Pending:
+    def begin(
+        self, texts: Sequence[str], options: DecodeOptions | None, priority: Priority, *_: object
+    ) -> Pending[Translation]:
         assert options is not None
         if "no text" in texts:
             raise InputError("not a text")

@@ -21,11 +21,13 @@ _HALF_DAY = (12, 1200)  # between the hours of clocks that count to 12 and to 24
 
 @dataclass(frozen=True)
 class Copy:
-    """What stands in a source word that goes into the translation; `whole` if the model sees it, too, or sees a `stand_in`."""
+    """What stands in a source word that goes into the translation; `whole` if the model sees it, too, or sees a `stand_in`, which then is a
+    part of the word `around`."""
 
     text: str
     whole: bool
     stand_in: str = ""
+    around: str = ""
 
 
 def copies(ids: Sequence[int], surfaces: Sequence[str]) -> tuple[list[int], dict[int, Copy]]:
@@ -58,7 +60,8 @@ def with_held(copied: dict[int, Copy], held: Sequence[Held], words: Sequence[str
             if number in found:  # there is more in the word that the model does not know
                 found[number] = Copy(found[number].text.replace(each.stand_in, each.text), found[number].whole)
             else:
-                found[number] = Copy(each.text, True, each.stand_in)
+                around = re.search(rf"\w*{re.escape(each.stand_in)}\w*", word)
+                found[number] = Copy(each.text, True, each.stand_in, around.group() if around else "")
     return found
 
 
@@ -77,16 +80,23 @@ def with_copies(words: Sequence[Word], copied: Mapping[int, Copy], last: int) ->
             place = max((place for place in before if found[place].source == nearest), default=-1)
             if number >= last:
                 place = len(found) - 1
-            found.insert(place + 1, Word(copy.text, number))
+            found.insert(place + 1, Word(_alone(copy), number))
     return found
+
+
+def _alone(copy: Copy) -> str:
+    """What goes into a translation that has nothing of the word."""
+    return copy.around.replace(copy.stand_in, copy.text) if copy.around else copy.text
 
 
 def _in_place_of_stand_in(found: list[Word], number: int, copy: Copy) -> bool:
     """Put it where the model has said its stand-in; where it has said that again it is left out."""
     if not copy.stand_in:
         return False
-    said = re.compile(rf"(?<!\w){re.escape(copy.stand_in)}(?!\d)")
+    said = re.compile(re.escape(copy.stand_in) + r"(?!\d)")
     made = [place for place, word in enumerate(found) if said.search(word.text)]
+    if whole := [place for place in made if re.search(rf"\b{re.escape(copy.around)}", found[place].text)]:
+        made = whole
     if not made:
         return False
     best = max(made, key=lambda place: (found[place].source == number, found[place].share))
@@ -105,14 +115,14 @@ def _in_place_of_word(found: list[Word], number: int, copy: Copy) -> bool:
     made = [place for place, word in enumerate(found) if copy.whole and word.source == number]
     if not made:
         return False
-    text, first = copy.text, max(made, key=lambda place: found[place].share)
+    text, first = _alone(copy), max(made, key=lambda place: found[place].share)
     last = first
     while first - 1 in made and found[first - 1].share > _SURE:
         first -= 1
     while last + 1 in made and found[last + 1].share > _SURE:
         last += 1
     said = found[last].text
-    if text[-1].isalnum() or copy.stand_in:
+    if text[-1].isalnum() or copy.around:
         text += said[len(said.rstrip(".,;:!?")) :]
     found[first : last + 1] = [Word(text, number)]
     return True

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,20 +35,23 @@ _ASKED_S = 0.02  # how often a caller is asked whether it still wants its transl
 _ONE_TEXT = "a list of texts was expected, found one text: put it into a list"
 
 
+_T = TypeVar("_T")
+
+
 @dataclass(frozen=True, eq=False)
-class Pending:
-    """Texts that are being translated: the futures of their segments."""
+class Pending(Generic[_T]):
+    """What the engine has in hand for a caller: the futures of its segments, and what becomes of them."""
 
     futures: list[Future[list[Candidate]]]
-    join: Callable[[list[list[Candidate]]], list[Translation]]
+    join: Callable[[list[list[Candidate]]], list[_T]]
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Wait until all is done or something has gone wrong; whether that is so."""
         done, waiting = wait(self.futures, timeout_s, FIRST_EXCEPTION)
         return not waiting or any(future.exception() for future in done)
 
-    def results(self) -> list[Translation]:
-        """A translation for each text; waits. Raises what has gone wrong, if something has."""
+    def results(self) -> list[_T]:
+        """One for each text; waits. Raises what has gone wrong, if something has."""
         for future in self.futures:
             if future.done():
                 future.result()
@@ -149,7 +153,7 @@ class Translator:
         priority: Priority = Priority.INTERACTIVE,
         prefixes: Sequence[str] | None = None,
         demands: Demands | None = None,
-    ) -> Pending:
+    ) -> Pending[Translation]:
         """Begin to translate texts, beside whatever the engine has in hand.
 
         `prefixes` are what each translation is to begin with, "" for nothing; `demands` gives the phrases that must appear in the
@@ -210,6 +214,16 @@ class Translator:
     def score(
         self, pairs: Sequence[tuple[str, str]], length_penalty: float = 1.0, alignment: bool = False
     ) -> list[Hypothesis]:
+        """As `begin_score`, and waits."""
+        return self.begin_score(pairs, length_penalty, alignment, Priority.DOCUMENT).results()
+
+    def begin_score(
+        self,
+        pairs: Sequence[tuple[str, str]],
+        length_penalty: float = 1.0,
+        alignment: bool = False,
+        priority: Priority = Priority.INTERACTIVE,
+    ) -> Pending[Hypothesis]:
         """Each given target with its score as a translation of its source: log P / length ** `length_penalty`, end mark included; with
         `alignment` also which source word each of its words comes from.
 
@@ -226,12 +240,15 @@ class Translator:
                 raise InputError(f"pair {index + 1}: there is no text on one of its sides")
             parts.append(Part.of(index, source, ids, self.vocabularies.source))
             sentences.append(Sentence(parts[-1].ids, options, [*given, EOS]))
-        futures = self.engine.submit_all(sentences, Priority.DOCUMENT)
-        scored = [
-            self._output.hypothesis([(part, future.result()[0])], alignment)
-            for part, future in zip(parts, futures, strict=True)
-        ]
-        return [replace(one, text=target) for one, (_, target) in zip(scored, pairs, strict=True)]
+
+        def join(found: list[list[Candidate]]) -> list[Hypothesis]:
+            scored = (
+                self._output.hypothesis([(part, candidates[0])], alignment)
+                for part, candidates in zip(parts, found, strict=True)
+            )
+            return [replace(one, text=target) for one, (_, target) in zip(scored, pairs, strict=True)]
+
+        return Pending(self.engine.submit_all(sentences, priority), join)
 
     def _phrases(self, texts: Sequence[str]) -> Phrases:
         tokenizer = self.vocabularies.target
