@@ -45,6 +45,7 @@ class Access:
                 raise Refused(403, "the key is not known here")
             caller, most = f"key {key.name}", key.requests_per_minute
         self._count(caller, most)
+        request.state.caller = caller
 
     def _count(self, caller: str, most: int | None) -> None:
         if wait := self._rate.take(caller, most):

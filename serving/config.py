@@ -33,6 +33,12 @@ class Limits(Section):
         6000, ge=1, description="requests of one key, or of one address where no keys are asked for, at each gateway"
     )
 
+    characters_per_month: int | None = Field(
+        None,
+        ge=1,
+        description="characters of one key, or address, in a calendar month, at each gateway; null: any number",
+    )
+
     @model_validator(mode="after")
     def _consistent(self) -> Limits:
         if self.n_best > self.beam_size:

@@ -9,7 +9,7 @@ from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import HTMLResponse, JSONResponse
 
 import nmt
-from serving import errors, libretranslate, v1
+from serving import deepl, errors, libretranslate, v1
 from serving.config import ServeConfig
 from serving.errors import Refused, Told
 from serving.libretranslate import LibreError
@@ -23,6 +23,7 @@ _APIS = {
     "/v1/translate": "v1",
     "/v1/score": "v1",
     "/translate": "libretranslate",
+    "/v2/translate": "deepl",
 }  # what is measured, and what it is called
 _HEALTH = "/v2/health"  # as the Open Inference Protocol has it
 _ASSETS = {
@@ -42,9 +43,11 @@ def create_app(
     app.add_middleware(Measured, apis=_APIS, observe=count_request)
     if request_ids:
         app.add_middleware(RequestId)
-    errors.install(app, {_HEALTH: _inference_shape, **dict.fromkeys(libretranslate.PATHS, libretranslate.shape)})
+    others = {_HEALTH: _inference_shape, deepl.PATH: deepl.shape}
+    errors.install(app, others | dict.fromkeys(libretranslate.PATHS, libretranslate.shape))
     v1.add(app, service)
     libretranslate.add(app, service)
+    deepl.add(app, service)
     _add_state(app, service)
     _add_docs(app)
     return app

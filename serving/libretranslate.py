@@ -5,28 +5,25 @@ Errors are `{"error": "words"}`. Fields come as JSON, as a form, or in the query
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, TypeVar
-from urllib.parse import parse_qsl
 
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from nmt.documents.markup import plain
 from nmt.inference.types import Translation
 from nmt.text.language import Detected
 from serving import errors, languages
 from serving.errors import Refused, Told
-from serving.protocol import Overrides, ServedModel, UnknownModel
-from serving.service import Service, Wanted, check, json_object, only_strings, read_body, same_language
+from serving.mixed import detect_sources, translate_each
+from serving.protocol import Overrides, ServedModel
+from serving.service import Service, Wanted, check, only_strings, read_fields
 
 PATHS = ("/translate", "/detect", "/languages", "/frontend", "/health", "/spec")
 _STATUS = {401: 403, 404: 400, 415: 400, 422: 400}  # what LibreTranslate answers with instead; its clients know these
 _AUTO = "auto"
 _FORM = "application/x-www-form-urlencoded"
-_FIELDS = 10_000  # of a form
 
 
 class _Question(BaseModel):
@@ -124,15 +121,20 @@ def _add_translate(router: APIRouter, service: Service) -> None:
             asked = await _asked(request, service, TranslateQuestion)
             overrides = Overrides(n_best=asked.alternatives + 1)
             check(asked.texts, overrides, service.config.limits)
-            detected = await _detected(service, asked) if asked.source == _AUTO else None
-            found = await _translated(request, service, asked, overrides, detected)
+            wanted = Wanted(None, asked.target, None, overrides, asked.format)
+            detected = await detect_sources(service, asked.texts, wanted) if asked.source == _AUTO else None
+            sources = [each.language for each in detected] if detected else [asked.source] * len(asked.texts)
+            found = await translate_each(request, service, asked.texts, sources, wanted)
             return JSONResponse(_answer(asked, found, detected))
 
 
 async def _asked(request: Request, service: Service, kind: type[_Asked]) -> _Asked:
     """The question, of a caller who may ask."""
     known = service.access.admitted(request)
-    fields = await _fields(request, service.config.limits.body_seconds)
+    fields = await read_fields(request, service.config.limits.body_seconds)
+    number = fields.get("alternatives")
+    if isinstance(number, str) and number.isdecimal() and len(number) < 10:
+        fields["alternatives"] = int(number)
     only_strings("q", fields.get("q"))
     try:
         asked = kind.model_validate(fields)
@@ -142,77 +144,6 @@ async def _asked(request: Request, service: Service, kind: type[_Asked]) -> _Ask
     if not known:
         service.access.admit(request, asked.api_key)
     return asked
-
-
-async def _fields(request: Request, seconds: float) -> dict[str, Any]:
-    """What the query string and the body say; a field that a form says several times is a list."""
-    kind = request.headers.get("content-type", "").lower().partition(";")[0].strip()
-    body = await read_body(request, seconds)
-    said = list(request.query_params.multi_items())
-    if kind == "application/json" and body.strip():
-        return json_object(body)
-    if kind == _FORM:
-        try:
-            said += parse_qsl(body.decode(), keep_blank_values=True, errors="strict", max_num_fields=_FIELDS)
-        except UnicodeDecodeError:
-            raise Refused(400, "the form is not UTF-8") from None
-        except ValueError:
-            raise Refused(400, f"the form has more than {_FIELDS} fields") from None
-    elif body.strip():
-        raise Refused(400, f"send JSON, or a form as {_FORM}, with a Content-Type that says which")
-    values: dict[str, list[str]] = {}
-    for name, value in said:
-        values.setdefault(name, []).append(value)
-    fields: dict[str, Any] = {name: its[0] if len(its) == 1 else its for name, its in values.items()}
-    number = fields.get("alternatives")
-    if isinstance(number, str) and number.isdecimal() and len(number) < 10:
-        fields["alternatives"] = int(number)
-    return fields
-
-
-async def _detected(service: Service, asked: TranslateQuestion) -> list[Detected]:
-    """The language of each text, among those from which there is a way to the target, and the target itself."""
-    ways = languages.pairs(await service.models(), service.config.pivot)
-    target = next((one for each in ways.values() for one in each if same_language(one, asked.target)), None)
-    sources = [source for source, targets in ways.items() if target in targets]
-    if target is None or not sources:
-        raise UnknownModel(
-            f"no model for these languages; target languages: {', '.join(sorted({t for w in ways.values() for t in w}))}"
-        )
-    texts = [plain(text) for text in asked.texts] if asked.format == "html" else asked.texts
-    return [
-        found[0] if found else Detected(sources[0], 0.0) for found in await languages.detect(texts, [*sources, target])
-    ]
-
-
-async def _translated(
-    request: Request,
-    service: Service,
-    asked: TranslateQuestion,
-    overrides: Overrides,
-    detected: Sequence[Detected] | None,
-) -> list[Translation | None]:
-    """A translation of each text; None for one that is in the target language already."""
-    found: list[Translation | None] = [None] * len(asked.texts)
-    groups: dict[str, list[int]] = {}
-    for number in range(len(asked.texts)):
-        groups.setdefault(detected[number].language if detected else asked.source, []).append(number)
-
-    async def one(source: str, numbers: list[int]) -> None:
-        texts = [asked.texts[number] for number in numbers]
-        wanted = Wanted(source, asked.target, None, overrides, asked.format)
-        _, its = await service.translate(request, texts, wanted)
-        for number, translation in zip(numbers, its, strict=True):
-            found[number] = translation
-
-    work = [one(*group) for group in groups.items() if not same_language(group[0], asked.target)]
-    tasks = [asyncio.ensure_future(each) for each in work]
-    try:
-        await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:  # where one has failed, the others are not wanted
-            task.cancel()
-    return found
 
 
 def _answer(

@@ -8,18 +8,22 @@ from collections.abc import Awaitable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeVar
+from urllib.parse import parse_qsl
 
 from fastapi import Request
 from pydantic_core import from_json
 
-from nmt.documents.markup import Html
+from nmt.documents.markup import Html, Xml
 from nmt.inference.types import Hypothesis, Translation
 from serving.access import Access
 from serving.config import Limits, ServeConfig
 from serving.errors import Refused
 from serving.protocol import Backend, DeadlineExceeded, Overloaded, Overrides, ServedModel, Unavailable, UnknownModel
+from serving.quota import Quota
 
 _T = TypeVar("_T")
+_FORM = "application/x-www-form-urlencoded"
+_FIELDS = 10_000  # of a form
 
 
 class Activity:
@@ -53,7 +57,8 @@ class Wanted:
     target: str | None = None
     model: str | None = None
     overrides: Overrides = field(default_factory=Overrides)
-    format: Literal["text", "html"] = "text"
+    format: Literal["text", "html", "xml"] = "text"
+    xml: Xml = field(default_factory=Xml)
 
 
 class Service:
@@ -63,6 +68,7 @@ class Service:
         self.backend, self.config = backend, config
         self.activity = activity or Activity(config.queue.requests)
         self.access = Access(config)
+        self.quota = Quota(config.limits.characters_per_month)
 
     async def models(self) -> list[ServedModel]:
         """Those that are served. Raises `DeadlineExceeded`."""
@@ -76,14 +82,17 @@ class Service:
         Raises `Refused`, `UnknownModel`, and what the backend raises.
         """
         check(texts, wanted.overrides, self.config.limits)
-        work = self._pages if wanted.format == "html" else self._translate
+        if not self.quota.take(getattr(request.state, "caller", ""), sum(map(len, texts))):
+            raise Refused(429, f"the quota of {self.quota.limit} characters a month is used up", "quota_exceeded")
+        work = self._translate if wanted.format == "text" else self._pages
         return await self._in_time(work(request, texts, wanted, time.monotonic() + self.config.deadline_s))
 
     async def _pages(
         self, request: Request, texts: list[str], wanted: Wanted, ends: float
     ) -> tuple[list[ServedModel], list[Translation]]:
-        """Texts of HTML, by their passages, so many at a time as a request may have texts."""
-        pages = await asyncio.to_thread(lambda: [Html(text) for text in texts])
+        """Texts of HTML or XML, by their passages, so many at a time as a request may have texts."""
+        xml = None if wanted.format == "html" else wanted.xml
+        pages = await asyncio.to_thread(lambda: [Html(text, xml) for text in texts])
         passages = [passage for page in pages for passage in page.texts]
         overrides = replace(wanted.overrides, alignment=True, keep_placeholders=True)
         wanted = replace(wanted, overrides=overrides)
@@ -176,6 +185,28 @@ def only_strings(key: str, value: object) -> None:
     for number, item in enumerate(value if isinstance(value, list) else (), start=1):
         if not isinstance(item, str):
             raise Refused(422, f"{key}: item {number} is not a string")
+
+
+async def read_fields(request: Request, seconds: float) -> dict[str, Any]:
+    """What the query string and the body say, JSON or a form; a field that a form says several times is a list. Raises `Refused`."""
+    kind = request.headers.get("content-type", "").lower().partition(";")[0].strip()
+    body = await read_body(request, seconds)
+    said = list(request.query_params.multi_items())
+    if kind == "application/json" and body.strip():
+        return json_object(body)
+    if kind == _FORM:
+        try:
+            said += parse_qsl(body.decode(), keep_blank_values=True, errors="strict", max_num_fields=_FIELDS)
+        except UnicodeDecodeError:
+            raise Refused(400, "the form is not UTF-8") from None
+        except ValueError:
+            raise Refused(400, f"the form has more than {_FIELDS} fields") from None
+    elif body.strip():
+        raise Refused(400, f"send JSON, or a form as {_FORM}, with a Content-Type that says which")
+    values: dict[str, list[str]] = {}
+    for name, value in said:
+        values.setdefault(name, []).append(value)
+    return {name: its[0] if len(its) == 1 else its for name, its in values.items()}
 
 
 async def read_body(request: Request, seconds: float) -> bytes:

@@ -6,6 +6,7 @@ import hashlib
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import libretranslate_aio
 import pytest
 import uvicorn
 from deep_translator import LibreTranslator
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from libretranslatepy import LibreTranslateAPI
 from serving_process import free_port
@@ -35,18 +37,26 @@ def client(backend: FakeBackend) -> Iterator[TestClient]:
         yield client
 
 
-@pytest.fixture
-def url(backend: FakeBackend) -> Iterator[str]:
-    """A real server, as those clients need one."""
+@contextmanager
+def served(app: FastAPI) -> Iterator[str]:
+    """The address of a real server of `app`, as clients need one."""
     port = free_port()
-    server = uvicorn.Server(uvicorn.Config(create_app(backend, CONFIG), port=port, log_level="error"))
+    server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="error"))
     thread = threading.Thread(target=server.run)
     thread.start()
     while not server.started:
         time.sleep(0.01)
-    yield f"http://127.0.0.1:{port}"
-    server.should_exit = True
-    thread.join()
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+@pytest.fixture
+def url(backend: FakeBackend) -> Iterator[str]:
+    with served(create_app(backend, CONFIG)) as address:
+        yield address
 
 
 # --- clients -----------------------------------------------------------------------------------------------------------

@@ -63,7 +63,7 @@ class FakeBackend:
             raise ZeroDivisionError(SECRET)
         best = overrides.n_best or 1
         return [
-            Translation(text, tuple(Hypothesis(text.upper(), -float(rank)) for rank in range(best)), 3, 4)
+            Translation(text, tuple(Hypothesis(text.upper().replace("{{X", "{{x"), -float(rank)) for rank in range(best)), 3, 4)
             for text in texts
         ]
 

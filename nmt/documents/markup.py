@@ -9,7 +9,7 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from nmt.documents.inline import Element, Passage
 from nmt.inference.types import Hypothesis, Translation
@@ -49,7 +49,17 @@ class _Token:
     alone: bool = False  # has no content
 
 
-def tokens(page: str) -> Iterator[_Token]:
+@dataclass(frozen=True, slots=True)
+class Xml:
+    """XML in the place of HTML: which tags are inline. With `outline` those are, which stand in text or have text beside them; else all."""
+
+    outline: bool = True
+    inline: frozenset[str] = frozenset()
+    split: frozenset[str] = frozenset()
+    kept: frozenset[str] = frozenset()  # whose content stays
+
+
+def tokens(page: str, xml: Xml | None = None) -> Iterator[_Token]:
     """The tags of a page and what is between them; together they are the page."""
     at, text = 0, 0
     raw = ""  # the element that has no tags in it
@@ -59,9 +69,9 @@ def tokens(page: str) -> Iterator[_Token]:
             break
         at = mark.start()
         if at > text:
-            yield _Token(text, at)
-        token = _token(page, at)
-        raw = token.name if token.name in _RAW and not token.closes and not token.alone else ""
+            yield _Token(text, at, "!" if raw else "")
+        token = _token(page, at, xml)
+        raw = token.name if not xml and token.name in _RAW and not token.closes and not token.alone else ""
         yield token
         at = text = token.end
     if text < len(page):
@@ -73,7 +83,7 @@ def plain(page: str) -> str:
     return " ".join(html.unescape(page[token.start : token.end]) for token in tokens(page) if not token.name)
 
 
-def _token(page: str, at: int) -> _Token:
+def _token(page: str, at: int, xml: Xml | None) -> _Token:
     """The tag, or comment, that begins at `at`; what never ends goes on to the end of the page."""
     if page.startswith("<!--", at):
         end = page.find("-->", at + 4)
@@ -88,11 +98,11 @@ def _token(page: str, at: int) -> _Token:
     kept: bool | None = None
     if "translate" in attributes:
         kept = attributes["translate"].lower() == "no"
-    elif "notranslate" in attributes.get("class", "").split() or name in _KEPT:
+    elif "notranslate" in attributes.get("class", "").split() or name in (xml.kept if xml else _KEPT):
         kept = True
-    alone = name in _VOID or (
-        found["attributes"].endswith("/") and name not in INLINE - {"svg", "math"} and name not in _RAW
-    )
+    alone = found["attributes"].endswith("/")
+    if xml is None:
+        alone = name in _VOID or (alone and name not in INLINE - {"svg", "math"} and name not in _RAW)
     return _Token(at, found.end(), name, closes, kept, alone)
 
 
@@ -112,12 +122,14 @@ class Html:
     kind `{{x0}}`, which `nmt.text.placeholders` keeps.
     """
 
-    def __init__(self, page: str) -> None:
+    def __init__(self, page: str, xml: Xml | None = None) -> None:
+        """With `xml` the page is XML."""
         self._page = page
         self._pieces: list[str | _Slot] = []
         names = (f"x{number or ''}" for number in range(len(page) + 1))
         self._name = next(name for name in names if f"{{{{{name}" not in page)
-        self._read(list(tokens(page)))
+        cut = list(tokens(page, xml))
+        self._read(cut, _inline(cut, page, xml))
         self._slots = [piece for piece in self._pieces if isinstance(piece, _Slot)]
         self.texts = [slot.passage.text for slot in self._slots]
 
@@ -142,7 +154,7 @@ class Html:
             any(each.truncated for each in found),
         )
 
-    def _read(self, cut: list[_Token]) -> None:
+    def _read(self, cut: list[_Token], inline: set[int]) -> None:
         ends = _ends(cut)
         collected = _Collected(self._page, self._name)
         number = 0
@@ -150,14 +162,39 @@ class Html:
             token = cut[number]
             last = ends.get(number, number) if token.kept else number
             raw = self._page[token.start : cut[last].end]
-            inline = token.name in INLINE and len(collected.elements) < _MOST
-            if inline or token.name in ("", "!"):
+            if token.name in ("", "!") or (number in inline and len(collected.elements) < _MOST):
                 collected.add(token, raw, whole=token.kept is True and last > number)
             else:
                 self._pieces += [*collected.flush(token.start), raw]
                 collected = _Collected(self._page, self._name, cut[last].end)
             number = last + 1
         self._pieces += collected.flush(len(self._page))
+
+
+def _inline(cut: Sequence[_Token], page: str, xml: Xml | None) -> set[int]:
+    """The places of tags that are inline."""
+    if xml is None:
+        return {number for number, token in enumerate(cut) if token.name in INLINE}
+    found: set[int] = set()
+    levels: list[tuple[list[int], list[bool]]] = [([], [])]  # of open elements: tags in them, and whether there is text
+
+    def leave() -> None:
+        tags, text = levels.pop()
+        found.update(tags if text or not xml.outline else ())
+
+    for number, token in enumerate(cut):
+        if not token.name:
+            levels[-1][1].extend([True] if page[token.start : token.end].strip() else ())
+        elif token.name != "!":
+            if token.closes and len(levels) > 1:
+                leave()
+            levels[-1][0].append(number)
+            if not token.closes and not token.alone:
+                levels.append(([], []))
+    while levels:
+        leave()
+    named = {number for number, token in enumerate(cut) if token.name in xml.inline}
+    return (found | named) - {number for number, token in enumerate(cut) if token.name in xml.split}
 
 
 def _ends(cut: Sequence[_Token]) -> dict[int, int]:
@@ -181,6 +218,7 @@ class _Collected:
     name: str  # of placeholders
     start: int = 0  # in the page
     text: str = ""
+    after: str = ""  # white space at the end of what has been read
     elements: list[Element | None] = field(default_factory=list)  # None for one whose end has not come
     opened: list[tuple[int, str, int, str]] = field(
         default_factory=list
@@ -190,6 +228,7 @@ class _Collected:
 
     def add(self, token: _Token, raw: str, whole: bool) -> None:
         """Text or an inline tag; `whole` if `raw` is an element whose content stays."""
+        self.after = "" if token.name else raw[len(raw.rstrip(_SPACE)) :]
         if not token.name:
             self._add_text(raw)
         elif whole and token.name not in _UNSEEN:
@@ -210,6 +249,7 @@ class _Collected:
             last = self.elements[-1] if self.elements else None
             if not self.text or (last is not None and last.start == last.end == len(self.text) and not last.closing):
                 self._mark(raw[: len(raw) - len(raw.lstrip(_SPACE))])
+                self.after = self.after if text != " " else ""
             text = text[1:]
         self.text += text
 
@@ -245,12 +285,17 @@ class _Collected:
         for place, _, start, opening in self.opened:
             self.elements[place] = Element(start, len(self.text), opening, "")
         text = self.text.rstrip(" ")
+        if text != self.text:  # the space before what stands at the end goes with it
+            for number, each in enumerate(self.elements):
+                if each and each.start == len(self.text):
+                    self.elements[number] = replace(each, opening=f" {each.opening}")
+                    break
         within = tuple(
             Element(min(each.start, len(text)), min(each.end, len(text)), each.opening, each.closing)
             for each in self.elements
             if each is not None
         )
-        return [_Slot(Passage(text, within), self.held, raw[len(raw.rstrip(_SPACE)) :])]
+        return [_Slot(Passage(text, within), self.held, self.after)]
 
 
 def _filled(slot: _Slot, found: Hypothesis) -> str:
