@@ -114,7 +114,6 @@ def add(app: FastAPI, service: Service) -> None:
             return JSONResponse({"translations": await _translations(request, service, asked)})
 
     @router.get("/languages", response_model=list[DeepLLanguage], responses=_ERRORS)
-    @router.post("/languages", response_model=list[DeepLLanguage], responses=_ERRORS, include_in_schema=False)
     async def spoken(request: Request) -> list[DeepLLanguage]:
         """The languages of the service: those of `type` source, or target."""
         fields = await _admitted(request, service)
@@ -126,7 +125,6 @@ def add(app: FastAPI, service: Service) -> None:
         return [DeepLLanguage(language=code.upper(), name=languages.language_name(code)) for code in codes]
 
     @router.get("/usage", response_model=DeepLUsage, responses=_ERRORS)
-    @router.post("/usage", response_model=DeepLUsage, responses=_ERRORS, include_in_schema=False)
     async def usage(request: Request) -> DeepLUsage:
         """How much the caller has had translated this month, and may have."""
         await _admitted(request, service)

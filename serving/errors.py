@@ -92,13 +92,16 @@ def describe(problems: Sequence[Any], known: Sequence[str]) -> str:
     return "; ".join(list(parts)[:5])
 
 
+def shaped(path: str, shapes: Mapping[str, Shape]) -> Shape:
+    """The shape of errors at a path; `shapes` by what paths begin with, our own for any other."""
+    return next((one for begin, one in shapes.items() if path == begin or path.startswith(f"{begin}/")), answer)
+
+
 def install(app: FastAPI, shapes: Mapping[str, Shape]) -> None:
-    """Give `app` the handlers for everything that can be raised below it; `shapes` are of other APIs, by what their paths begin with."""
+    """Give `app` the handlers for everything that can be raised below it; `shapes` as for `shaped`."""
 
     def respond(request: Request, what: Told) -> JSONResponse:
-        path = request.url.path
-        shape = next((one for begin, one in shapes.items() if path == begin or path.startswith(f"{begin}/")), answer)
-        response = shape(what)
+        response = shaped(request.url.path, shapes)(what)
         if response.status_code == 401:
             response.headers["WWW-Authenticate"] = "Bearer"
         return response

@@ -39,12 +39,16 @@ def create_app(
     """The service's app. `request_ids=False` where the server before it already puts X-Request-ID on responses."""
     service = Service(backend, config, activity)
     app = FastAPI(title="Strata", version=nmt.__version__, docs_url=None, redoc_url=None)
-    app.add_middleware(BodyLimit, limit=config.limits.body_bytes)
+    shapes = {
+        _HEALTH: _inference_shape,
+        deepl.PATH: deepl.shape,
+        **dict.fromkeys(libretranslate.PATHS, libretranslate.shape),
+    }
+    app.add_middleware(BodyLimit, limit=config.limits.body_bytes, shapes=shapes)
     app.add_middleware(Measured, apis=_APIS, observe=count_request)
     if request_ids:
         app.add_middleware(RequestId)
-    others = {_HEALTH: _inference_shape, deepl.PATH: deepl.shape}
-    errors.install(app, others | dict.fromkeys(libretranslate.PATHS, libretranslate.shape))
+    errors.install(app, shapes)
     v1.add(app, service)
     libretranslate.add(app, service)
     deepl.add(app, service)

@@ -12,7 +12,7 @@ from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving import haproxy
-from serving.errors import Told, answer
+from serving.errors import Shape, Told, shaped
 
 REQUEST_ID = "x-request-id"
 _CONTROL = {name.replace("_", "-") for name in haproxy.CONTROL}
@@ -104,14 +104,14 @@ class _TooLarge(Exception):
 class BodyLimit:
     """Refuses a body above `limit` bytes by 413: from its announced length, or else while it streams in."""
 
-    def __init__(self, app: ASGIApp, limit: int) -> None:
-        self._app, self._limit = app, limit
+    def __init__(self, app: ASGIApp, limit: int, shapes: Mapping[str, Shape]) -> None:
+        self._app, self._limit, self._shapes = app, limit, shapes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        refusal = answer(
+        refusal = shaped(scope["path"], self._shapes)(
             Told(413, f"the body is larger than {self._limit} bytes; split the texts over several requests")
         )
         refusal.headers["Connection"] = "close"
