@@ -104,7 +104,7 @@ def service(corpus: Path, texts: Sequence[str], threads: int, folder: Path) -> S
 
     def command(port: int) -> list[str]:
         args = {"models": [str(corpus.resolve())], "loader": "serve_opennmt:Untrained", "threads": threads}
-        args |= {"fused": True, "limits": {"requests_per_minute": 10_000_000}}
+        args |= {"fused": True, "cache": 0, "limits": {"requests_per_minute": 10_000_000}}
         file = {"http_options": {"host": "127.0.0.1", "port": port}, "applications": [{"args": args}]}
         (folder / "serve.yaml").write_text(yaml.safe_dump(file), encoding="utf-8")
         return [

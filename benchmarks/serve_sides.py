@@ -154,7 +154,14 @@ class Launcher:
     def _service(self, fused: bool, threads: int, args: Mapping[str, Any]) -> Program:
         port = free_port()
         limits = {"requests_per_minute": 10_000_000}
-        wanted = {"models": [str(self._bundle)], "threads": threads, "fused": fused, "limits": limits, **args}
+        wanted = {
+            "models": [str(self._bundle)],
+            "threads": threads,
+            "fused": fused,
+            "limits": limits,
+            "cache": 0,
+            **args,
+        }
         path = self._folder / "serve.yaml"
         file = {"http_options": {"host": "127.0.0.1", "port": port}, "applications": [{"args": wanted}]}
         path.write_text(yaml.safe_dump(file), encoding="utf-8")

@@ -16,6 +16,7 @@ from dataclasses import asdict
 from typing import Any, Protocol, TypeVar
 
 from nmt.errors import NMTError
+from nmt.inference.cache import Cache
 from nmt.inference.engine import Engine, Priority
 from nmt.inference.search import Candidate
 from nmt.inference.translator import Demands, Pending
@@ -36,6 +37,8 @@ class Translator(Protocol):
     @property
     def engine(self) -> Engine:
         """Its engine, for statistics."""
+
+    cache: Cache
 
     def begin(
         self,
@@ -132,6 +135,8 @@ class Admission:
     def statistics(self) -> dict[str, float]:
         """The engine's numbers, and those of requests."""
         return asdict(self._translator.engine.statistics()) | {
+            "cache_hits": self._translator.cache.hits,
+            "cache_misses": self._translator.cache.misses,
             "in_hand": self._in_hand,
             "refused": self._refused,
             "texts_per_second": self._rate(),

@@ -86,6 +86,9 @@ class ServeConfig(Section):
         None,
         description="the gateway translates itself, a hop less; null: where there is one gateway and one replica of each model",
     )
+    cache: int = Field(
+        200_000, ge=0, description="subwords of sentences and translations that a replica remembers, 100 bytes each"
+    )
     pivot: bool = Field(
         True, description="translate by two models through a shared language where no model does it directly"
     )

@@ -27,6 +27,8 @@ _COUNTERS = {
     "translate_decode_steps_total": ("steps", "steps of running batches"),
     "translate_failed_total": ("failed", "sentences that failed"),
     "translate_dropped_total": ("dropped", "sentences given up by their callers, or too late"),
+    "translate_cache_hits_total": ("cache_hits", "sentences that were known from before"),
+    "translate_cache_misses_total": ("cache_misses", "sentences that were not"),
     "translate_refused_total": ("refused", "requests that found no room"),
 }
 

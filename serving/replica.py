@@ -12,6 +12,7 @@ from typing import Protocol, TypeVar, cast
 
 from nmt.errors import InputError
 from nmt.inference.bundle import ModelInfo
+from nmt.inference.cache import Cache
 from nmt.inference.engine import Priority
 from nmt.inference.types import DecodeOptions, Hypothesis, Translation
 from nmt.text.glossary import Glossary
@@ -56,6 +57,7 @@ class TranslatorReplica:
         loader = getattr(importlib.import_module(module), name)
         self._translator = cast(Translator, loader.load(Path(path), threads=threads, device=config.device))
         self._defaults = config.decode or self._translator.defaults
+        self._translator.cache = Cache(config.cache)
         self._translator.begin([_CANARY], self._defaults, Priority.INTERACTIVE).results()
         self._admission = Admission(self._translator, config.queue.texts, config.deadline_s)
         self._metrics = EngineMetrics(self._translator.info)

@@ -18,6 +18,7 @@ from typing import Any, cast
 
 from nmt.errors import InputError
 from nmt.inference.bundle import ModelInfo
+from nmt.inference.cache import Cache
 from nmt.inference.engine import Priority, Statistics
 from nmt.inference.translator import Pending
 from nmt.inference.types import DecodeOptions, Hypothesis, Translation
@@ -33,6 +34,7 @@ class StubTranslator:
         self.info = ModelInfo(name, source, target, str(path), 1, f"stub, {threads} threads", [], "0" * 64)
         self.defaults = DecodeOptions(beam_size=4)
         self.engine = StubEngine()
+        self.cache = Cache(0)
 
     @classmethod
     def load(cls, path: Path, threads: int | None = None, device: str = "cpu") -> StubTranslator:

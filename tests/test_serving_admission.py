@@ -13,6 +13,7 @@ from typing import Any, cast
 import pytest
 
 from nmt.errors import InputError
+from nmt.inference.cache import Cache
 from nmt.inference.engine import Engine, Priority, Statistics
 from nmt.inference.translator import Pending
 from nmt.inference.types import DecodeOptions, Hypothesis, Translation
@@ -36,6 +37,8 @@ class Model:
         self.running = 0
         self._arrived = threading.Condition()
         threading.Thread(target=self._work, daemon=True).start()
+
+    cache = Cache(0)
 
     @property
     def engine(self) -> Engine:

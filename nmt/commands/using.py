@@ -59,6 +59,9 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     command.add_argument(
         "--glossary", type=Path, metavar="FILE", help="lines TERM, tab, TRANSLATION: what terms must be called"
     )
+    command.add_argument(
+        "--cache", type=int, default=200_000, metavar="N", help="subwords of sentences remembered in case they come again"
+    )
     command.add_argument("--window", type=int, default=2000, metavar="N", help="lines read before any is written")
     command.set_defaults(run=_translate)
 
@@ -124,12 +127,14 @@ def _add_evaluate(
 
 def _translate(options: argparse.Namespace) -> int:
     from nmt.inference.batch import translate_lines
+    from nmt.inference.cache import Cache
     from nmt.progress import progress
     from nmt.text.glossary import Glossary
 
     if options.text and options.files:
         raise InputError("give files or --text, not both")
     translator = _open_translator(options)
+    translator.cache = Cache(options.cache)
     decode = _decode_options(options, translator.defaults)
     demands = Glossary.read(options.glossary).phrases if options.glossary else None
     interactive = not options.files and not options.text and sys.stdin.isatty()

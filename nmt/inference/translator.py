@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from nmt.errors import InputError
 from nmt.inference.backend import Backend
 from nmt.inference.bundle import Bundle, ModelInfo, check_alike, describe
+from nmt.inference.cache import Cache
 from nmt.inference.engine import Engine, Priority
 from nmt.inference.loading import load_backend
 from nmt.inference.output import NOTHING, UNSPACED, Output, Part, Vocabularies
@@ -77,6 +78,7 @@ class Translator:
     ) -> None:
         """`max_source_tokens` is the longest source the model was trained for; longer text is split. `workers` are the engine's."""
         self.engine, self.vocabularies = Engine(backend, workers), vocabularies
+        self.cache = Cache(0)  # may be set
         self.info, self.defaults, self.max_source_tokens = info, defaults, max_source_tokens
         self._copies = backend.shows  # what has no subwords
         self._listed = backend.shortlist
@@ -191,7 +193,7 @@ class Translator:
             phrases = self._phrases(demands(part.plain)) if demands else NONE
             its = wide if phrases.ids else options
             sentences.append(Sentence(part.ids, its, begins[part.text], phrases, aligned=part.aligned))
-        futures = dict(zip(map(id, spoken), self.engine.submit_all(sentences, priority), strict=True))
+        futures = dict(zip(map(id, spoken), self.cache.submit(self.engine, sentences, priority), strict=True))
         nothing: Future[list[Candidate]] = Future()
         nothing.set_result([NOTHING])
 
