@@ -5,19 +5,20 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from nmt.commands.arguments import decoding
 from nmt.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
-    from nmt.inference.client import ServerTranslator
+    from nmt.inference.client import Client, Options
     from nmt.inference.translator import Translator
-    from nmt.inference.types import DecodeOptions
+    from nmt.inference.types import DecodeOptions, Translation
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -43,10 +44,15 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     command = commands.add_parser(
         "translate", parents=[searched], help="translate text, files or standard input, line by line"
     )
-    command.add_argument("bundle", type=Path)
+    command.add_argument("bundle", type=Path, nargs="?", help="none with --server")
     command.add_argument(
         "files", type=Path, nargs="*", metavar="FILE", help="text, one sentence or paragraph a line (.gz too)"
     )
+    command.add_argument(
+        "--server", metavar="URL", help="translate by a running server; the variable STRATA_KEY may hold an API key"
+    )
+    command.add_argument("--source", metavar="LANGUAGE", help="of a server with several models")
+    command.add_argument("--target", metavar="LANGUAGE", help="of a server with several models")
     command.add_argument("--text", action="append", metavar="TEXT", help="translate this instead; may be repeated")
     command.add_argument("--n-best", type=int, metavar="N", help="N candidates a line: NUMBER ||| TEXT ||| SCORE")
     command.add_argument(
@@ -60,7 +66,11 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "--glossary", type=Path, metavar="FILE", help="lines TERM, tab, TRANSLATION: what terms must be called"
     )
     command.add_argument(
-        "--cache", type=int, default=200_000, metavar="N", help="subwords of sentences remembered in case they come again"
+        "--cache",
+        type=int,
+        default=200_000,
+        metavar="N",
+        help="subwords of sentences remembered in case they come again",
     )
     command.add_argument("--window", type=int, default=2000, metavar="N", help="lines read before any is written")
     command.set_defaults(run=_translate)
@@ -127,26 +137,61 @@ def _add_evaluate(
 
 def _translate(options: argparse.Namespace) -> int:
     from nmt.inference.batch import translate_lines
-    from nmt.inference.cache import Cache
     from nmt.progress import progress
-    from nmt.text.glossary import Glossary
 
+    if options.server is None and options.bundle is None:
+        raise ConfigError("give a bundle, or --server URL")
+    if options.server is not None and options.bundle is not None:  # what stands in its place is the first file
+        options.files.insert(0, options.bundle)
     if options.text and options.files:
         raise InputError("give files or --text, not both")
-    translator = _open_translator(options)
-    translator.cache = Cache(options.cache)
-    decode = _decode_options(options, translator.defaults)
-    demands = Glossary.read(options.glossary).phrases if options.glossary else None
+    translate = _at_server(options) if options.server else _here(options)
     interactive = not options.files and not options.text and sys.stdin.isatty()
     lines = iter(options.text) if options.text else _input_lines(options.files)
     sys.stdout.reconfigure(encoding="utf-8")  # type: ignore[union-attr]
+    several, shown = (options.n_best or 1) > 1, bool(options.alignment)
     with progress("translate", "lines") as bar:
         window = 1 if interactive else options.window
-        for output in translate_lines(translator, lines, decode, options.json, window, options.prefix, demands):
+        for output in translate_lines(translate, lines, options.json, several, shown, window):
             sys.stdout.write("".join(f"{line}\n" for line in output))
             sys.stdout.flush()
             bar.update(len(output))
     return 0
+
+
+def _here(options: argparse.Namespace) -> Callable[[list[str]], list[Translation]]:
+    """Translates by a bundle."""
+    from nmt.inference.cache import Cache
+    from nmt.text.glossary import Glossary
+
+    translator = _open_translator(options)
+    translator.cache = Cache(options.cache)
+    decode = _decode_options(options, translator.defaults)
+    options.n_best, options.alignment = decode.n_best, decode.alignment
+    demands = Glossary.read(options.glossary).phrases if options.glossary else None
+
+    def translate(texts: list[str]) -> list[Translation]:
+        prefixes = [options.prefix] * len(texts) if options.prefix else None
+        return translator.translate(texts, decode, prefixes=prefixes, demands=demands)
+
+    return translate
+
+
+def _at_server(options: argparse.Namespace) -> Callable[[list[str]], list[Translation]]:
+    """Translates by a running server."""
+    from nmt.inference.client import Client
+    from nmt.text.glossary import Glossary
+
+    if options.ensemble or options.set:
+        raise ConfigError("--ensemble and --set are for a bundle: a server has its own, leave them out")
+    client = Client(options.server, os.environ.get("STRATA_KEY"))
+    asked: dict[str, Any] = _given(options) | ({"tokens": True} if options.json else {})
+    asked |= {name: value for name in ("prefix", "source", "target") if (value := getattr(options, name))}
+    if options.json and options.alignment:
+        asked["attention"] = True
+    if options.glossary:
+        asked["glossary"] = Glossary.read(options.glossary).terms
+    return lambda texts: client.translate(texts, cast("Options", asked))
 
 
 def _score(options: argparse.Namespace) -> int:
@@ -210,16 +255,17 @@ def _evaluate(options: argparse.Namespace) -> int:
         else file_test_set(options.source, options.reference)
     )
     if options.server:
-        from nmt.inference.client import ServerTranslator
-        from nmt.inference.types import DecodeOptions
+        from nmt.inference.client import Client
 
-        server = ServerTranslator(options.server)
+        server = Client(options.server, os.environ.get("STRATA_KEY"))
         if options.set:
             raise ConfigError("--set changes the search for a bundle: a server takes --beam-size and --length-penalty")
-        decode = _decode_options(options, DecodeOptions()) if _given(options) else None
-        search = f"beam {decode.beam_size}" if decode else "the server's defaults"
+        asked = cast("Options", _given(options))
+        search = ", ".join(f"{key} {value}" for key, value in asked.items()) or "the server's defaults"
         moses = Moses(_served_language(server)) if options.tok_lc else None
-        result = evaluate(lambda texts: server.translate(texts, decode), test, search, options.lowercase, moses)
+        result = evaluate(
+            lambda texts: [item.text for item in server.translate(texts, asked)], test, search, options.lowercase, moses
+        )
     else:
         translator = _open_translator(options)
         decode = _decode_options(options, translator.defaults)
@@ -249,7 +295,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     return 0
 
 
-def _served_language(server: ServerTranslator) -> str:
+def _served_language(server: Client) -> str:
     languages = {str(model.get("target")) for model in server.models()}
     if len(languages) != 1:
         raise InputError(f"{server.url}: serves {len(languages)} target languages; --tok-lc needs exactly one")

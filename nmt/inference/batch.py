@@ -4,40 +4,37 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
-from nmt.inference.translator import Demands, Translator
-from nmt.inference.types import DecodeOptions, Translation
+from nmt.inference.types import Translation
 
 
 def translate_lines(
-    translator: Translator,
+    translate: Callable[[list[str]], list[Translation]],
     lines: Iterable[str],
-    options: DecodeOptions,
     as_json: bool = False,
+    several: bool = False,
+    alignment: bool = False,
     window: int = 2000,
-    prefix: str = "",
-    demands: Demands | None = None,
 ) -> Iterator[list[str]]:
     """For each window of input lines, the output lines: the translation of each, in order.
 
-    With `options.n_best` above 1 a line gives several, `NUMBER ||| TRANSLATION ||| SCORE`, best first, numbered by input line from
-    0. With `options.alignment` ` ||| ` and pairs SOURCE-TARGET of word numbers from 0 follow. All begin with `prefix` and hold the phrases
-    of `demands`. With `as_json` each line gives one JSON object with scores. A window is translated as a whole.
+    With `several` candidates a line gives as many, `NUMBER ||| TRANSLATION ||| SCORE`, best first, numbered by input line from 0. With
+    `alignment` ` ||| ` and pairs SOURCE-TARGET of word numbers from 0 follow. With `as_json` each line gives one JSON object with scores. A
+    window is translated as a whole.
     """
     numbers = itertools.count()
     iterator = iter(lines)
     while chunk := list(itertools.islice(iterator, window)):
         output: list[str] = []
-        prefixes = [prefix] * len(chunk) if prefix else None
-        for result in translator.translate(chunk, options, prefixes=prefixes, demands=demands):
+        for result in translate(chunk):
             number = next(numbers)
             if as_json:
                 output.append(json.dumps(to_json(result), ensure_ascii=False))
             else:
                 for item in result.hypotheses:
-                    line = f"{number} ||| {item.text} ||| {item.score:.4f}" if options.n_best > 1 else item.text
-                    output.append(f"{line} ||| {pharaoh(item.alignment)}" if options.alignment else line)
+                    line = f"{number} ||| {item.text} ||| {item.score:.4f}" if several else item.text
+                    output.append(f"{line} ||| {pharaoh(item.alignment)}" if alignment else line)
         yield output
 
 
