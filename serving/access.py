@@ -51,6 +51,12 @@ class Access:
         if wait := self._rate.take(caller, most):
             raise Refused(429, "too many requests; try again later", "rate_limited", wait)
 
+    def base_url(self, request: Request) -> str:
+        """The address by which the caller knows the service, for links: of what stands before it, where that says it."""
+        scheme = request.headers.get("x-forwarded-proto", "").lower() if self._proxies else ""
+        url = request.base_url.replace(scheme=scheme) if scheme in ("http", "https") else request.base_url
+        return str(url).rstrip("/")
+
     def _address(self, request: Request) -> str:
         """Of the client: what the last of our proxies has it from, else who the connection is from. A network of IPv6 counts as one."""
         told = [each.strip() for each in ",".join(request.headers.getlist("x-forwarded-for")).split(",")]

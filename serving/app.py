@@ -20,6 +20,7 @@ from ray.serve.handle import DeploymentHandle
 
 from serving.backend import Model, Models, RemoteModel
 from serving.config import ServeConfig, check_models, parse_args
+from serving.desk import DeskReplica, RemoteDesk
 from serving.gateway import create_app
 from serving.keys import KeyStore
 from serving.replica import TranslatorReplica
@@ -39,8 +40,11 @@ class Gateway:
         config: ServeConfig,
         models: dict[str, DeploymentHandle[Any] | tuple[str, int]],
         _retired: dict[str, DeploymentHandle[Any]],
+        desk: DeploymentHandle[Any] | None = None,
     ) -> None:
-        """`models` by label: the handle of each, or the path and threads of what is loaded here. Those retired are only kept up."""
+        """`models` by label: the handle of each, or the path and threads of what is loaded here. Those retired are only kept up. `desk` is
+        the handle of the one for documents, where there are several gateways."""
+        self._desk = RemoteDesk(desk) if desk else None
         self._config = config
         self._local: list[TranslatorReplica] = []
         self._backend = Models({label: self._model(label, what) for label, what in models.items()})
@@ -54,7 +58,7 @@ class Gateway:
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Called by Serve after the constructor. What is before it puts X-Request-ID on responses, so that the app must not."""
-        return create_app(self._backend, self._config, self._activity, request_ids=False)
+        return create_app(self._backend, self._config, self._activity, request_ids=False, desk=self._desk)
 
     async def model_names(self) -> list[str]:
         """Names of the models, in the order of the configuration."""
@@ -103,7 +107,9 @@ def build_config(config: ServeConfig, retired: Sequence[Path] = ()) -> Applicati
             for label, path in _labels(paths).items()
         }
 
-    return _gateway(config, paths, {"num_cpus": 0}).bind(config, translators(paths), translators(retired))
+    served = translators(paths)
+    desk = _desk(config, paths).bind(config, served) if config.gateways > 1 else None
+    return _gateway(config, paths, {"num_cpus": 0}).bind(config, served, translators(retired), desk)
 
 
 def _labels(paths: Sequence[Path]) -> dict[str, Path]:
@@ -145,6 +151,17 @@ def _translator(path: Path, config: ServeConfig, reserved: dict[str, float]) -> 
     return _versioned(deployment(TranslatorReplica), _version(path, config))
 
 
+def _desk(config: ServeConfig, paths: Sequence[Path]) -> Any:
+    options = {
+        "name": "documents",
+        "num_replicas": 1,
+        "ray_actor_options": {"num_cpus": 0},
+        "max_ongoing_requests": 1000,
+    }
+    version = _digest(config.model_dump_json(), *(_version(path, config) for path in paths))
+    return _versioned(serve.deployment(**options, **_options(config))(DeskReplica), version)
+
+
 def _gateway(config: ServeConfig, paths: Sequence[Path], reserved: dict[str, float]) -> Any:
     deployment = serve.deployment(
         name=GATEWAY,
@@ -167,7 +184,7 @@ def _versioned(deployment: Any, version: str) -> Any:
 def _version(path: Path, config: ServeConfig) -> str:
     """The same for the same bundle and the same settings of its replicas."""
     files = sorted((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in path.iterdir())
-    others = {"models", "replicas", "autoscale", "gateways", "limits", "keys", "pivot", "proxies"}
+    others = {"models", "replicas", "autoscale", "gateways", "limits", "files", "keys", "pivot", "proxies"}
     return _digest(str(path), str(files), config.model_dump_json(exclude=others))
 
 

@@ -46,6 +46,17 @@ class Limits(Section):
         return self
 
 
+class Files(Section):
+    """Documents that are translated: how large, how many, and for how long they are kept."""
+
+    bytes: int = Field(20_000_000, ge=1024, description="bytes of one file")
+    characters: int = Field(1_000_000, ge=1, description="characters of its text")
+    kept: int = Field(100, ge=1, description="documents at the same time, waiting, running and finished")
+    at_a_time: int = Field(2, ge=1, description="documents that are being translated at the same time")
+    expire_s: float = Field(3600.0, gt=0, description="how long a document is kept once it is finished")
+    wait_s: float = Field(600.0, gt=0, description="how long /translate_file waits for its document")
+
+
 class Queue(Section):
     """How much may wait; what comes on top is answered 429 at once."""
 
@@ -97,6 +108,7 @@ class ServeConfig(Section):
     deadline_s: float = Field(60.0, gt=0, le=3600, description="longest time that a request may take")
     drain_s: float = Field(60.0, ge=0, le=3600, description="longest time that requests in flight get at shutdown")
     limits: Limits = Limits()
+    files: Files = Files()
     queue: Queue = Queue()
     decode: DecodeOptions | None = Field(None, description="replaces the decode defaults of the bundles")
     loader: str = Field(TRANSLATOR, pattern=r"^[\w.]+:\w+$", description="`module:class` of the translator")

@@ -1,4 +1,4 @@
-"""DeepL's API v2, for the clients that speak it: texts, languages and usage.
+"""DeepL's API v2, for the clients that speak it: texts, documents, languages and usage.
 
 Errors are `{"message": "words"}`. What a model of ours can't do is refused (a formality, DeepL's own glossaries); what does not change a
 translation is taken and left aside (`context`, `model_type`).
@@ -6,18 +6,23 @@ translation is taken and left aside (`context`, `model_type`).
 
 from __future__ import annotations
 
+import math
+import secrets
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, FastAPI, Request
+from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from nmt.documents.markup import Xml
 from serving import errors, languages
 from serving.errors import Refused, Told
+from serving.jobs import Progress, State
 from serving.mixed import detect_sources, translate_each
 from serving.protocol import Overrides
-from serving.service import Service, Wanted, check, only_strings, read_fields
+from serving.routing import Wanted
+from serving.service import Service, check, only_strings, read_fields
+from serving.uploads import FORM, download, found, multipart, read_upload, submit
 
 PATH = "/v2"
 _STATUS = {401: 403, 415: 400, 422: 400}
@@ -82,12 +87,44 @@ class DeepLUsage(BaseModel):
     character_limit: int
 
 
+class DeepLTicket(BaseModel):
+    """By what a document is asked for."""
+
+    document_id: str
+    document_key: str
+
+
+class DeepLDocument(BaseModel):
+    """How far a document is."""
+
+    document_id: str
+    status: State
+    seconds_remaining: int | None = None
+    billed_characters: int | None = None
+    error_message: str | None = None
+
+
 class DeepLError(BaseModel):
     """The body of every error."""
 
     message: str
 
 
+_KEY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            kind: {
+                "schema": {
+                    "type": "object",
+                    "required": ["document_key"],
+                    "properties": {"document_key": {"type": "string"}},
+                }
+            }
+            for kind in ("application/json", "application/x-www-form-urlencoded")
+        },
+    }
+}
 _ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": DeepLError} for status in (400, 403, 404, 408, 413, 429, 456, 500, 503)
 }
@@ -131,7 +168,73 @@ def add(app: FastAPI, service: Service) -> None:
         used = service.quota.used(request.state.caller)
         return DeepLUsage(character_count=used, character_limit=service.quota.limit or _UNLIMITED)
 
+    _add_documents(router, service)
     app.include_router(router)
+
+
+_FORM = FORM | {
+    "required": ["file", "target_lang"],
+    "properties": {
+        "file": FORM["properties"]["file"],
+        "target_lang": FORM["properties"]["target"],
+        "source_lang": FORM["properties"]["source"],
+        "filename": {"type": "string", "maxLength": 200},
+    },
+}
+
+
+def _add_documents(router: APIRouter, service: Service) -> None:
+    @router.post("/document", response_model=DeepLTicket, responses=_ERRORS, openapi_extra=multipart(_FORM))
+    async def take(request: Request) -> DeepLTicket:
+        """Take a document in."""
+        with service.activity.request():
+            fields, upload = await read_upload(request, service, "target_lang", "source_lang", "auth_key")
+            _check_formality(fields.get("formality", ""), fields.get("glossary_id"))
+            if (
+                fields.get("output_format", upload.name.rpartition(".")[2]).lower()
+                != upload.name.rpartition(".")[2].lower()
+            ):
+                raise Refused(400, "output_format: a document stays of the kind that it is")
+            progress = await submit(service, upload)
+            return DeepLTicket(document_id=progress.number, document_key=progress.key)
+
+    @router.post("/document/{number}", response_model=DeepLDocument, responses=_ERRORS, openapi_extra=_KEY)
+    async def look(request: Request, number: str) -> JSONResponse:
+        """How far a document is."""
+        progress = await _theirs(request, service, number)
+        answer = DeepLDocument(
+            document_id=number,
+            status=progress.state,
+            seconds_remaining=None if progress.seconds_left is None else math.ceil(progress.seconds_left),
+            billed_characters=progress.characters if progress.state == "done" else None,
+            error_message=progress.error,
+        )
+        return JSONResponse(answer.model_dump(exclude_none=True))
+
+    @router.post("/document/{number}/result", response_class=Response, responses=_ERRORS, openapi_extra=_KEY)
+    async def fetch(request: Request, number: str) -> Response:
+        """The translated document, once."""
+        progress = await _theirs(request, service, number)
+        content = await service.desk.fetch(number)
+        if content is None:
+            raise Refused(503, progress.error or "Document translation is not done")
+        await service.desk.drop(number)
+        return download(progress.name, content)
+
+
+async def _theirs(request: Request, service: Service, number: str) -> Progress:
+    fields = await _admitted(request, service)
+    progress = await found(service, number)
+    if not secrets.compare_digest(str(fields.get("document_key", "")).encode(), progress.key.encode()):
+        raise Refused(404, "there is no such document, or it has another document_key")
+    return progress
+
+
+def _check_formality(formality: str, glossary: str | None) -> None:
+    if formality in ("more", "less"):
+        raise Refused(400, "formality is not supported for this target_lang")
+    if glossary:
+        raise Refused(404, "glossary_id: there is no such glossary")
 
 
 async def _admitted(request: Request, service: Service) -> dict[str, Any]:
@@ -152,10 +255,7 @@ async def _asked(request: Request, service: Service) -> DeepLQuestion:
     except ValidationError as error:
         names = [name for name in DeepLQuestion.model_fields if name != "auth_key"]
         raise Refused(400, errors.describe(error.errors(include_url=False, include_input=False), names)) from None
-    if asked.formality in ("more", "less"):
-        raise Refused(400, "formality is not supported for this target_lang")
-    if asked.glossary_id:
-        raise Refused(404, "glossary_id: there is no such glossary")
+    _check_formality(asked.formality, asked.glossary_id)
     return asked
 
 

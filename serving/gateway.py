@@ -9,9 +9,10 @@ from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import HTMLResponse, JSONResponse
 
 import nmt
-from serving import deepl, errors, libretranslate, v1
+from serving import deepl, errors, libretranslate, uploads, v1
 from serving.config import ServeConfig
 from serving.errors import Refused, Told
+from serving.jobs import Desk
 from serving.libretranslate import LibreError
 from serving.metrics import count_request
 from serving.middleware import BodyLimit, Measured, RequestId
@@ -26,6 +27,8 @@ _APIS = {
     "/v2/translate": "deepl",
 }  # what is measured, and what it is called
 _HEALTH = "/v2/health"  # as the Open Inference Protocol has it
+_UPLOADS = ("/v1/documents", "/translate_file", "/v2/document")
+_FORM_BYTES = 65_536  # of a form, beside the file
 _ASSETS = {
     "swagger-ui-bundle.js": "application/javascript",
     "swagger-ui.css": "text/css",
@@ -34,22 +37,28 @@ _ASSETS = {
 
 
 def create_app(
-    backend: Backend, config: ServeConfig, activity: Activity | None = None, request_ids: bool = True
+    backend: Backend,
+    config: ServeConfig,
+    activity: Activity | None = None,
+    request_ids: bool = True,
+    desk: Desk | None = None,
 ) -> FastAPI:
-    """The service's app. `request_ids=False` where the server before it already puts X-Request-ID on responses."""
-    service = Service(backend, config, activity)
+    """The service's app. `request_ids=False` where the server before it already puts X-Request-ID on responses; `desk` as for `Service`."""
+    service = Service(backend, config, activity, desk)
     app = FastAPI(title="Strata", version=nmt.__version__, docs_url=None, redoc_url=None)
     shapes = {
         _HEALTH: _inference_shape,
         deepl.PATH: deepl.shape,
         **dict.fromkeys(libretranslate.PATHS, libretranslate.shape),
     }
-    app.add_middleware(BodyLimit, limit=config.limits.body_bytes, shapes=shapes)
+    larger = dict.fromkeys(_UPLOADS, config.files.bytes + _FORM_BYTES)
+    app.add_middleware(BodyLimit, limit=config.limits.body_bytes, shapes=shapes, larger=larger)
     app.add_middleware(Measured, apis=_APIS, observe=count_request)
     if request_ids:
         app.add_middleware(RequestId)
     errors.install(app, shapes)
     v1.add(app, service)
+    uploads.add(app, service)
     libretranslate.add(app, service)
     deepl.add(app, service)
     _add_state(app, service)

@@ -5,24 +5,31 @@ Errors are `{"error": "words"}`. Fields come as JSON, as a form, or in the query
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, TypeVar
+from urllib.parse import quote
 
-from fastapi import APIRouter, FastAPI, Request
+from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from nmt.documents.formats import MEDIA_TYPES
 from nmt.inference.types import Translation
 from nmt.text.language import Detected
 from serving import errors, languages
 from serving.errors import Refused, Told
 from serving.mixed import detect_sources, translate_each
-from serving.protocol import Overrides, ServedModel
-from serving.service import Service, Wanted, check, only_strings, read_fields
+from serving.protocol import DeadlineExceeded, Overrides, ServedModel
+from serving.routing import Wanted
+from serving.service import Service, check, only_strings, read_fields
+from serving.uploads import FORM, download, found, multipart, read_upload, submit
 
-PATHS = ("/translate", "/detect", "/languages", "/frontend", "/health", "/spec")
+PATHS = ("/translate", "/detect", "/languages", "/frontend", "/health", "/spec", "/translate_file", "/download_file")
 _STATUS = {401: 403, 404: 400, 415: 400, 422: 400}  # what LibreTranslate answers with instead; its clients know these
 _AUTO = "auto"
+_LOOK_S = 0.1  # between looks at a document
 _FORM = "application/x-www-form-urlencoded"
 
 
@@ -76,6 +83,12 @@ class Spoken(BaseModel):
     targets: list[str] = Field(description="the languages that it can be translated into")
 
 
+class FileAnswer(BaseModel):
+    """What `POST /translate_file` answers."""
+
+    translatedFileUrl: str
+
+
 class LibreError(BaseModel):
     """The body of every error."""
 
@@ -92,6 +105,7 @@ def add(app: FastAPI, service: Service) -> None:
     router = APIRouter(tags=["LibreTranslate"])
     _add_translate(router, service)
     _add_detect(router, service)
+    _add_files(router, service)
     _add_state(router, service)
     app.include_router(router)
 
@@ -185,6 +199,38 @@ def _spoken(models: list[ServedModel], pivot: bool) -> dict[str, list[str]]:
     return ways | {target: [] for targets in ways.values() for target in targets if target not in ways}
 
 
+def _add_files(router: APIRouter, service: Service) -> None:
+    @router.post("/translate_file", response_model=FileAnswer, responses=_ERRORS, openapi_extra=multipart(FORM))
+    async def translate_file(request: Request) -> JSONResponse:
+        """Translate a document, and wait for it."""
+        with service.activity.request():
+            _, upload = await read_upload(request, service)
+            progress = await submit(service, upload)
+            ends = time.monotonic() + service.config.files.wait_s
+            while progress.state in ("queued", "translating"):
+                if time.monotonic() > ends:
+                    await service.desk.drop(progress.number)
+                    raise DeadlineExceeded(
+                        f"not translated within {service.config.files.wait_s:g} s: use /v1/documents"
+                    )
+                await asyncio.sleep(_LOOK_S)
+                progress = await found(service, progress.number)
+            if progress.error:
+                await service.desk.drop(progress.number)
+                raise Refused(400, progress.error)
+            name = quote(f"{progress.number}.{progress.name}")
+            return JSONResponse({"translatedFileUrl": f"{service.access.base_url(request)}/download_file/{name}"})
+
+    @router.get("/download_file/{name}", response_class=Response, responses=_ERRORS)
+    async def download_file(name: str) -> Response:
+        """Fetch a document by the address that /translate_file gave."""
+        progress = await found(service, name.partition(".")[0])
+        content = await service.desk.fetch(progress.number)
+        if content is None:
+            raise Refused(404, "there is no such document, or it has expired")
+        return download(progress.name, content)
+
+
 def _add_state(router: APIRouter, service: Service) -> None:
     @router.get("/languages")
     async def spoken() -> list[Spoken]:
@@ -205,8 +251,8 @@ def _add_state(router: APIRouter, service: Service) -> None:
             "charLimit": limits.characters,
             "frontendTimeout": 500,
             "suggestions": False,
-            "filesTranslation": False,
-            "supportedFilesFormat": [],
+            "filesTranslation": True,
+            "supportedFilesFormat": list(MEDIA_TYPES),
             "language": {
                 "source": {"code": _AUTO, "name": "Auto Detect"},
                 "target": {"code": target, "name": languages.language_name(target)},

@@ -102,21 +102,22 @@ class _TooLarge(Exception):
 
 
 class BodyLimit:
-    """Refuses a body above `limit` bytes by 413: from its announced length, or else while it streams in."""
+    """Refuses a body above `limit` bytes, or what `larger` says for a path, by 413: by its announced length, or while it streams in."""
 
-    def __init__(self, app: ASGIApp, limit: int, shapes: Mapping[str, Shape]) -> None:
-        self._app, self._limit, self._shapes = app, limit, shapes
+    def __init__(self, app: ASGIApp, limit: int, shapes: Mapping[str, Shape], larger: Mapping[str, int]) -> None:
+        self._app, self._limit, self._shapes, self._larger = app, limit, shapes, larger
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        limit = self._larger.get(scope["path"], self._limit)
         refusal = shaped(scope["path"], self._shapes)(
-            Told(413, f"the body is larger than {self._limit} bytes; split the texts over several requests")
+            Told(413, f"the body is larger than {limit} bytes; split the texts over several requests")
         )
         refusal.headers["Connection"] = "close"
         announced = Headers(scope=scope).get("content-length", "")
-        if announced.isdigit() and len(announced) < 20 and int(announced) > self._limit:
+        if announced.isdigit() and len(announced) < 20 and int(announced) > limit:
             await refusal(scope, receive, send)
             return
         received, started = 0, False
@@ -125,7 +126,7 @@ class BodyLimit:
             nonlocal received
             message = await receive()
             received += len(message.get("body", b""))
-            if received > self._limit:
+            if received > limit:
                 raise _TooLarge
             return message
 

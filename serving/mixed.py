@@ -11,20 +11,13 @@ from nmt.documents.markup import plain
 from nmt.inference.types import Translation
 from nmt.text.language import Detected
 from serving import languages
-from serving.protocol import UnknownModel
-from serving.service import Service, Wanted, same_language
+from serving.routing import Wanted, same_language, sources_of
+from serving.service import Service
 
 
 async def detect_sources(service: Service, texts: Sequence[str], wanted: Wanted) -> list[Detected]:
     """The language of each text, among those from which there is a way to the target, and the target itself. Raises `UnknownModel`."""
-    ways = languages.pairs(await service.models(), service.config.pivot)
-    asked = wanted.target or ""
-    target = next((one for each in ways.values() for one in each if same_language(one, asked)), None)
-    sources = [source for source, targets in ways.items() if target in targets]
-    if target is None or not sources:
-        raise UnknownModel(
-            f"no model for these languages; target languages: {', '.join(sorted({t for w in ways.values() for t in w}))}"
-        )
+    sources, target = sources_of(await service.models(), wanted.target or "", service.config.pivot)
     texts = texts if wanted.format == "text" else [plain(text) for text in texts]
     found = await languages.detect(texts, [*sources, target])
     return [each[0] if each else Detected(sources[0], 0.0) for each in found]

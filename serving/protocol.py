@@ -67,7 +67,7 @@ class ServedModel:
 class Refusal:
     """A replica's answer instead of translations. A value, not an exception, so that it crosses processes unchanged."""
 
-    reason: Literal["overloaded", "deadline", "input"]
+    reason: Literal["overloaded", "deadline", "input", "unknown_model"]
     message: str
     retry_after: float = 1.0
 
@@ -75,6 +75,8 @@ class Refusal:
         """The exception that the gateway answers with."""
         if self.reason == "input":
             return InputError(self.message)
+        if self.reason == "unknown_model":
+            return UnknownModel(self.message)
         kind = Overloaded if self.reason == "overloaded" else DeadlineExceeded
         return kind(self.message, self.retry_after)
 

@@ -6,20 +6,22 @@ import asyncio
 import time
 from collections.abc import Awaitable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal, TypeVar
+from dataclasses import replace
+from typing import Any, TypeVar
 from urllib.parse import parse_qsl
 
 from fastapi import Request
 from pydantic_core import from_json
 
-from nmt.documents.markup import Html, Xml
+from nmt.documents.markup import Html
 from nmt.inference.types import Hypothesis, Translation
 from serving.access import Access
 from serving.config import Limits, ServeConfig
 from serving.errors import Refused
-from serving.protocol import Backend, DeadlineExceeded, Overloaded, Overrides, ServedModel, Unavailable, UnknownModel
+from serving.jobs import Desk, Jobs
+from serving.protocol import Backend, DeadlineExceeded, Overloaded, Overrides, ServedModel, Unavailable
 from serving.quota import Quota
+from serving.routing import Wanted, choose, translate_along
 
 _T = TypeVar("_T")
 _FORM = "application/x-www-form-urlencoded"
@@ -49,23 +51,15 @@ class Activity:
             self.in_flight -= 1
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """Which model is asked for, by its name or its languages, and how it is to search."""
-
-    source: str | None = None
-    target: str | None = None
-    model: str | None = None
-    overrides: Overrides = field(default_factory=Overrides)
-    format: Literal["text", "html", "xml"] = "text"
-    xml: Xml = field(default_factory=Xml)
-
-
 class Service:
     """Translates for one gateway."""
 
-    def __init__(self, backend: Backend, config: ServeConfig, activity: Activity | None = None) -> None:
+    def __init__(
+        self, backend: Backend, config: ServeConfig, activity: Activity | None = None, desk: Desk | None = None
+    ) -> None:
+        """`desk` is where documents go, by default one here."""
         self.backend, self.config = backend, config
+        self.desk = desk or Jobs(backend, config.files, config.pivot, config.deadline_s)
         self.activity = activity or Activity(config.queue.requests)
         self.access = Access(config)
         self.quota = Quota(config.limits.characters_per_month)
@@ -108,16 +102,7 @@ class Service:
     ) -> tuple[list[ServedModel], list[Translation]]:
         route = choose(wanted, await self.backend.models(), self.config.pivot)
         request.state.pair = f"{route[0].info.source_language}-{route[-1].info.target_language}"
-        *before, last = route
-        firsts: list[Translation] = []
-        if before and (wanted.overrides.prefix or wanted.overrides.glossary):
-            raise Refused(422, "prefix and glossary need a model that translates directly")
-        for model in before:  # which say their best alone
-            overrides = replace(wanted.overrides, n_best=None)
-            firsts = await self.backend.translate(model.info.name, texts, overrides, ends - time.monotonic())
-            texts = [translation.text for translation in firsts]
-        found = await self.backend.translate(last.info.name, texts, wanted.overrides, ends - time.monotonic())
-        return route, [through(*both) for both in zip(firsts, found, strict=True)] if before else found
+        return route, await translate_along(self.backend, route, texts, wanted.overrides, ends)
 
     async def score(
         self, request: Request, pairs: list[tuple[str, str]], wanted: Wanted
@@ -141,29 +126,6 @@ class Service:
                 return await work
         except TimeoutError:
             raise DeadlineExceeded(f"not translated within {seconds:g} s") from None
-
-
-def through(first: Translation, second: Translation) -> Translation:
-    """A translation by way of another language, linked where both are."""
-    links: dict[int, set[int]] = {}
-    for source, between in first.hypotheses[0].alignment:
-        links.setdefault(between, set()).add(source)
-    hypotheses = tuple(
-        replace(
-            each,
-            alignment=tuple(sorted({(source, to) for at, to in each.alignment for source in links.get(at, ())})),
-            attention=(),
-        )
-        for each in second.hypotheses
-    )
-    return Translation(
-        first.source,
-        hypotheses,
-        first.source_tokens,
-        second.target_tokens,
-        first.segments,
-        first.truncated or second.truncated,
-    )
 
 
 def json_object(body: bytes) -> dict[str, Any]:
@@ -239,47 +201,3 @@ def check(texts: Sequence[str], wanted: Overrides, limits: Limits) -> None:
             raise Refused(422, f"{name} is too large; at most {most} is allowed")
     if wanted.beam_size and wanted.n_best and wanted.n_best > wanted.beam_size:
         raise Refused(422, f"n_best {wanted.n_best} is more than beam_size {wanted.beam_size}: raise beam_size")
-
-
-def choose(wanted: Wanted, models: list[ServedModel], pivot: bool = True) -> list[ServedModel]:
-    """The one model that fits the request's `model`, `source` and `target`, or where none does two, through a language between.
-
-    A language matches without regard to case, exactly or else by its first part, so that en-GB finds en. Raises `UnknownModel`
-    when none fits, `Refused` (422) when several do.
-    """
-    served = ", ".join(f"{m.info.name} ({m.info.source_language}-{m.info.target_language})" for m in models)
-    fitting = [model for model in models if wanted.model in (None, model.info.name)]
-    if not fitting:
-        raise UnknownModel(f"no such model; served: {served}")
-    exact = [model for model in fitting if _speaks(wanted, model, exactly=True)]
-    fitting = exact or [model for model in fitting if _speaks(wanted, model, exactly=False)]
-    if len(fitting) > 1:
-        raise Refused(422, f"several models fit: name source and target, or model; served: {served}", "ambiguous_model")
-    if fitting:
-        return fitting
-    if pivot and wanted.model is None and wanted.source and wanted.target:
-        for first in models:
-            for second in models:
-                between = _language(first.info.target_language, False) == _language(second.info.source_language, False)
-                if (
-                    between
-                    and same_language(wanted.source, first.info.source_language)
-                    and same_language(wanted.target, second.info.target_language)
-                ):
-                    return [first, second]
-    raise UnknownModel(f"no model for these languages; served: {served}")
-
-
-def same_language(asked: str, has: str) -> bool:
-    """Whether two codes name a language, whatever they say of its region."""
-    return _language(asked, False) == _language(has, False)
-
-
-def _speaks(wanted: Wanted, model: ServedModel, exactly: bool) -> bool:
-    pairs = ((wanted.source, model.info.source_language), (wanted.target, model.info.target_language))
-    return all(asked is None or _language(asked, exactly) == _language(has, exactly) for asked, has in pairs)
-
-
-def _language(code: str, exactly: bool) -> str:
-    code = code.lower().replace("_", "-")
-    return code if exactly else code.partition("-")[0]

@@ -18,6 +18,7 @@ from nmt.text.segment import stretches
 from serving import errors
 from serving.errors import Refused
 from serving.protocol import Overrides, ServedModel
+from serving.routing import Wanted, choose
 from serving.schema import (
     Alternative,
     Detail,
@@ -32,7 +33,7 @@ from serving.schema import (
     TranslateRequest,
     TranslateResponse,
 )
-from serving.service import Service, Wanted, check, choose, json_object, only_strings, read_body
+from serving.service import Service, check, json_object, only_strings, read_body
 
 _ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorResponse} for status in (400, 401, 403, 404, 408, 413, 415, 422, 429, 500, 503)

@@ -1,0 +1,296 @@
+"""Documents in the service, by its three surfaces, with clients that others wrote; and what is wrong with them."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import deepl
+import libretranslate_aio
+import pytest
+from fastapi.testclient import TestClient
+from test_libretranslate import served
+from test_serving_gateway import LIMITS, SECRET, FakeBackend, model
+
+from nmt.inference.types import Translation
+from serving.config import Files, ServeConfig
+from serving.gateway import create_app
+from serving.jobs import Jobs, Upload
+from serving.protocol import Overloaded, Overrides
+
+FILES = Files(bytes=20_000, characters=2_000, kept=3, expire_s=30.0, wait_s=5.0)
+CONFIG = ServeConfig(models=["unused"], deadline_s=5.0, limits=LIMITS, files=FILES)
+PAGE = "<p>The house is <b>big</b>.</p>\n<script>x</script>"
+TRANSLATED = "<p>THE HOUSE IS <b>BIG</b>.</p>\n<script>x</script>"
+
+
+@pytest.fixture
+def backend() -> FakeBackend:
+    return FakeBackend(model("there", "en", "de"), model("back", "de", "en"), model("on", "en", "fr"))
+
+
+@pytest.fixture
+def client(backend: FakeBackend) -> Iterator[TestClient]:
+    with TestClient(create_app(backend, CONFIG), raise_server_exceptions=False) as client:
+        yield client
+
+
+def sent(
+    client: TestClient, path: str = "/v1/documents", name: str = "a.html", content: bytes = PAGE.encode(), **fields: str
+) -> Any:
+    return client.post(path, files={"file": (name, content)}, data={"target": "de", **fields})
+
+
+def finished(client: TestClient, number: str) -> Any:
+    ends = time.monotonic() + 10
+    while time.monotonic() < ends:
+        state = client.get(f"/v1/documents/{number}").json()
+        if state["state"] in ("done", "error"):
+            return state
+        time.sleep(0.02)
+    raise AssertionError(state)
+
+
+# --- ways -------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_document_is_taken_looked_after_fetched_and_forgotten(client: TestClient, backend: FakeBackend) -> None:
+    taken = sent(client)
+    assert taken.status_code == 202
+    state = finished(client, taken.json()["id"])
+    assert (state["state"], state["passages"], state["done"], state["characters"], state["source"]) == (
+        "done",
+        1,
+        1,
+        17,
+        "en",
+    )
+    assert (state["name"], state["target"], state["truncated"]) == ("a.html", "de", 0)
+    assert backend.calls[-1][2].alignment
+    result = client.get(f"/v1/documents/{state['id']}/result")
+    assert result.text == TRANSLATED
+    assert result.headers["content-type"].startswith("text/html")
+    assert result.headers["content-disposition"] == "attachment; filename*=UTF-8''a.html"
+    assert result.headers["x-content-type-options"] == "nosniff"
+    assert client.delete(f"/v1/documents/{state['id']}").status_code == 204
+    assert client.get(f"/v1/documents/{state['id']}").status_code == 404
+    assert client.get(f"/v1/documents/{state['id']}/result").json()["error"]["code"] == "unknown_document"
+
+
+def test_their_client_of_deepl(backend: FakeBackend, tmp_path: Path) -> None:
+    page, result = tmp_path / "page.html", tmp_path / "result.html"
+    page.write_text(PAGE, encoding="utf-8")
+    with served(create_app(backend, CONFIG)) as url:
+        theirs = deepl.DeepLClient("any key", server_url=url)
+        status = theirs.translate_document_from_filepath(page, result, source_lang="EN", target_lang="DE")
+        assert result.read_text(encoding="utf-8") == TRANSLATED
+        assert (status.done, status.billed_characters) == (True, 17)
+        with pytest.raises(deepl.DeepLException, match=r"\.xyz can't be translated"):
+            theirs.translate_document_upload(b"x", target_lang="DE", filename="a.xyz")
+        command = [sys.executable, "-m", "deepl", "--server-url", url, "--auth-key", "any key", "document"]
+        subprocess.run([*command, "--to", "DE", str(page), str(tmp_path / "out")], check=True, timeout=60)
+        assert (tmp_path / "out" / "page.html").read_text(encoding="utf-8") == TRANSLATED
+
+
+def test_their_client_of_libretranslate(backend: FakeBackend, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(b"The house is big.\n\nYes")
+    with served(create_app(backend, CONFIG)) as url, libretranslate_aio.LibreTranslate(url) as theirs:
+        assert ".docx" in theirs.frontend_settings().supported_files_format
+        found = theirs.translate_file(tmp_path / "a.txt", source="en", target="de")
+        with urllib.request.urlopen(found.translated_file_url, timeout=10) as answer:
+            assert answer.read() == b"THE HOUSE IS BIG.\n\nYES"
+
+
+def test_a_file_by_the_form_of_libretranslate(client: TestClient) -> None:
+    answer = sent(client, "/translate_file", "täxt.txt", b"The house is big.\n\nYes\t1\n", source="auto")
+    assert answer.status_code == 200, answer.text
+    url = answer.json()["translatedFileUrl"]
+    assert url.startswith("http://testserver/download_file/")
+    assert client.get(url).text == "THE HOUSE IS BIG.\n\nYES\t1\n"
+
+
+def test_the_link_is_as_the_caller_knows_the_service(backend: FakeBackend) -> None:
+    config = CONFIG.model_copy(update={"proxies": 1})
+    with TestClient(create_app(backend, config), base_url="http://translate.example") as client:
+        form = {"files": {"file": ("a.txt", b"Yes")}, "data": {"source": "en", "target": "de"}}
+        answer = client.post("/translate_file", headers={"X-Forwarded-Proto": "https"}, **form)
+        assert answer.json()["translatedFileUrl"].startswith("https://translate.example/download_file/")
+
+
+def test_by_two_models_through_a_language_between(client: TestClient, backend: FakeBackend) -> None:
+    state = finished(client, sent(client, source="de", target="fr").json()["id"])
+    assert state["state"] == "done"
+    assert [call[0] for call in backend.calls[-2:]] == ["back", "on"]
+
+
+# --- what is wrong ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "fields", "status", "said"),
+    [
+        ("a.xyz", b"x", {}, 422, ".xyz can't be translated; what can: .csv"),
+        ("a", b"x", {}, 422, "a file without an ending can't be translated"),
+        ("a.txt", b"\xff\xfa\x00", {}, 422, "not UTF-8"),
+        ("a.docx", b"no zip", {}, 422, "zip"),
+        ("a.txt", b"x" * 20_001, {}, 422, "the file has 20001 bytes; at most 20000 are allowed"),
+        ("a.txt", b"word " * 500, {}, 422, "the document has 2499 characters; at most 2000 are allowed"),
+        ("a.txt", b"x", {"target": "zz"}, 404, "no model for these languages"),
+        ("a.txt", b"x", {"source": "zz"}, 404, "no model for these languages"),
+        ("a.txt", b"x", {"target": ""}, 422, "missing key 'target'"),
+        ("a.txt", b"x", {"source": "x" * 300}, 422, "a field of the form is too long"),
+    ],
+)
+def test_what_can_not_be_translated_is_said_at_once(
+    client: TestClient, name: str, content: bytes, fields: dict[str, str], status: int, said: str
+) -> None:
+    ours = sent(client, "/v1/documents", name, content, **fields)
+    assert (ours.status_code, said in ours.json()["error"]["message"]) == (status, True), ours.text
+    theirs = sent(client, "/translate_file", name, content, **fields)
+    assert theirs.status_code == 400
+    assert said in theirs.json()["error"]
+    deepls = client.post(
+        "/v2/document",
+        files={"file": (name, content)},
+        data={f"{key}_lang": value for key, value in ({"target": "de"} | fields).items()},
+    )
+    assert deepls.status_code == 400
+    assert said.replace("'target'", "'target_lang'") in deepls.json()["message"]
+
+
+def test_forms_that_are_none(client: TestClient) -> None:
+    for request, status, said in (
+        ({"json": {"target": "de"}}, 415, "send a form as multipart/form-data"),
+        ({"content": b"--x", "headers": {"Content-Type": "multipart/form-data"}}, 400, "the form can't be read"),
+        ({"data": {"target": "de"}, "files": {"other": ("a", b"x")}}, 422, "missing key 'file'"),
+        (
+            {"data": {f"k{n}": "x" for n in range(30)}, "files": {"file": ("a.txt", b"x")}},
+            400,
+            "the form can't be read",
+        ),
+        (
+            {"content": b"x" * 200_000, "headers": {"Content-Type": "multipart/form-data; boundary=x"}},
+            413,
+            "larger than",
+        ),
+    ):
+        response = client.post("/v1/documents", **request)
+        assert (response.status_code, said in response.json()["error"]["message"]) == (status, True), response.text
+
+
+def test_a_name_can_not_lead_elsewhere(client: TestClient) -> None:
+    state = sent(client, name="../../etc/pass\r\nwd: <x>.txt", content=b"x").json()
+    assert state["name"] == "pass_wd_ _x_.txt" or ("/" not in state["name"] and "\n" not in state["name"])
+
+
+def test_a_failure_is_the_state_and_tells_no_secret(client: TestClient) -> None:
+    state = finished(client, sent(client, name="a.txt", content=b"crash").json()["id"])
+    assert (state["state"], state["error"]) == ("error", "internal error; the server's log has the details")
+    refused = client.get(f"/v1/documents/{state['id']}/result")
+    assert (refused.status_code, refused.json()["error"]["code"]) == (409, "not_finished")
+    assert SECRET not in refused.text
+    theirs = sent(client, "/translate_file", "a.txt", b"crash")
+    assert (theirs.status_code, theirs.json()["error"]) == (400, "internal error; the server's log has the details")
+
+
+def test_what_is_not_finished_is_not_there_and_too_many_are_refused(client: TestClient) -> None:
+    numbers = [sent(client, name="a.txt", content=b"hang").json()["id"] for _ in range(3)]
+    assert client.get(f"/v1/documents/{numbers[0]}/result").status_code == 409
+    full = sent(client, name="a.txt", content=b"x")
+    assert full.status_code == 429
+    assert int(full.headers["Retry-After"]) >= 1
+    for number in numbers:
+        assert client.delete(f"/v1/documents/{number}").status_code == 204
+    assert sent(client, name="a.txt", content=b"x").status_code == 202
+
+
+def test_another_key_of_deepls_document_is_refused(client: TestClient) -> None:
+    ticket = client.post("/v2/document", files={"file": ("a.txt", b"hang")}, data={"target_lang": "DE"}).json()
+    number = ticket["document_id"]
+    assert client.post(f"/v2/document/{number}", json={"document_key": "x"}).status_code == 404
+    assert client.post(f"/v2/document/{number}", json={}).status_code == 404
+    key = {"document_key": ticket["document_key"]}
+    assert client.post(f"/v2/document/{number}", json=key).json()["status"] in ("queued", "translating")
+    assert client.post(f"/v2/document/{number}/result", data=key).status_code == 503
+    wrong = client.post(
+        "/v2/document", files={"file": ("a.txt", b"x")}, data={"target_lang": "DE", "output_format": "pdf"}
+    )
+    assert (wrong.status_code, "output_format" in wrong.json()["message"]) == (400, True)
+
+
+def test_a_quota_counts_documents(backend: FakeBackend) -> None:
+    config = CONFIG.model_copy(update={"limits": LIMITS.model_copy(update={"characters_per_month": 20})})
+    with TestClient(create_app(backend, config), raise_server_exceptions=False) as client:
+        assert sent(client).status_code == 202
+        refused = sent(client)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (429, "quota_exceeded")
+        theirs = client.post("/v2/document", files={"file": ("a.html", PAGE.encode())}, data={"target_lang": "DE"})
+        assert theirs.status_code == 456
+
+
+# --- jobs -------------------------------------------------------------------------------------------------------------------
+
+
+class Busy(FakeBackend):
+    """Refuses the first `times` calls."""
+
+    times = 2
+
+    async def translate(
+        self, model: str, texts: list[str], overrides: Overrides, timeout_s: float
+    ) -> list[Translation]:
+        if self.times:
+            self.times -= 1
+            raise Overloaded("busy", 0.01)
+        return await super().translate(model, texts, overrides, timeout_s)
+
+
+def test_a_document_waits_where_a_request_would_be_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serving.jobs._PAUSE_S", 0.01)
+
+    async def scenario() -> None:
+        jobs = Jobs(Busy(), FILES, True, 5.0)
+        number = (await jobs.submit(Upload("a.txt", b"yes", "de", "en"))).number
+        while (now := await jobs.look(number)) and now.state != "done":
+            await asyncio.sleep(0.01)
+        assert await jobs.fetch(number) == b"YES"
+
+    asyncio.run(scenario())
+
+
+def test_documents_expire(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        jobs = Jobs(FakeBackend(), FILES.model_copy(update={"expire_s": 0.2}), True, 5.0)
+        done = (await jobs.submit(Upload("a.txt", b"yes", "de", "en"))).number
+        stuck = (await jobs.submit(Upload("a.txt", b"hang", "de", "en"))).number
+        await asyncio.sleep(0.1)
+        assert await jobs.fetch(done) == b"YES"
+        await asyncio.sleep(0.3)
+        assert await jobs.look(done) is None
+        assert await jobs.look(stuck) is None
+        assert await jobs.fetch(done) is None
+
+    asyncio.run(scenario())
+
+
+def test_how_long_it_will_take_is_told() -> None:
+    async def scenario() -> None:
+        jobs = Jobs(FakeBackend(), FILES, True, 5.0)
+        content = b"a\n" * 64 + b"hang\n" * 64
+        number = (await jobs.submit(Upload("a.txt", content, "de", "en"))).number
+        await asyncio.sleep(0.2)
+        now = await jobs.look(number)
+        assert now is not None
+        assert (now.state, now.passages, now.done) == ("translating", 128, 64)
+        assert now.seconds_left is not None
+        assert 0 < now.seconds_left < 5
+        await jobs.drop(number)
+        assert await jobs.look(number) is None
+
+    asyncio.run(scenario())
