@@ -51,7 +51,7 @@ class Translator(Protocol):
         """Begin to translate."""
 
     def begin_score(
-        self, pairs: Sequence[tuple[str, str]], length_penalty: float, alignment: bool, priority: Priority
+        self, pairs: Sequence[tuple[str, str]], length_penalty: float, alignment: bool, priority: Priority, target: str
     ) -> Pending[Hypothesis]:
         """Begin to score given translations."""
 
@@ -89,7 +89,7 @@ class Admission:
     ) -> list[Hypothesis]:
         """Score given translations, order kept. Raises as `translate`."""
         begin = functools.partial(self._translator.begin_score, pairs, options.length_penalty, options.alignment)
-        return await self._through(begin, len(pairs), timeout_s)
+        return await self._through(lambda priority: begin(priority, options.target), len(pairs), timeout_s)
 
     async def _through(self, begin: Callable[[Priority], Pending[_T]], count: int, timeout_s: float | None) -> list[_T]:
         """What `begin` comes to, of `count` texts."""

@@ -26,7 +26,7 @@ def pairs(models: Iterable[ServedModel], pivot: bool) -> dict[str, list[str]]:
     """The target languages of each source language, by one model or, with `pivot`, by two."""
     direct: dict[str, set[str]] = {}
     for model in models:
-        direct.setdefault(model.info.source_language, set()).add(model.info.target_language)
+        direct.setdefault(model.info.source_language, set()).update(model.info.targets)
     found = {source: set(targets) for source, targets in direct.items()}
     if pivot:
         for source, between in direct.items():

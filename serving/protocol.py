@@ -40,6 +40,7 @@ class Overrides:
     split_sentences: bool | None = None
     keep_placeholders: bool | None = None
     alignment: bool | None = None
+    target: str | None = None  # of a model with several target languages
     prefix: str | None = None  # what each translation is to begin with
     glossary: tuple[tuple[str, str], ...] | None = None  # terms, and what they are to be called
 

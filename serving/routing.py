@@ -32,7 +32,7 @@ def choose(wanted: Wanted, models: list[ServedModel], pivot: bool = True) -> lis
     A language matches without regard to case, exactly or else by its first part, so that en-GB finds en. Raises `UnknownModel`
     when none fits, `Refused` (422) when several do.
     """
-    served = ", ".join(f"{m.info.name} ({m.info.source_language}-{m.info.target_language})" for m in models)
+    served = ", ".join(f"{m.info.name} ({m.info.source_language}-{'/'.join(m.info.targets)})" for m in models)
     fitting = [model for model in models if wanted.model in (None, model.info.name)]
     if not fitting:
         raise UnknownModel(f"no such model; served: {served}")
@@ -41,17 +41,17 @@ def choose(wanted: Wanted, models: list[ServedModel], pivot: bool = True) -> lis
     if len(fitting) > 1:
         raise Refused(422, f"several models fit: name source and target, or model; served: {served}", "ambiguous_model")
     if fitting:
-        return fitting
+        return [_into(fitting[0], wanted.target)]
     if pivot and wanted.model is None and wanted.source and wanted.target:
         for first in models:
             for second in models:
-                between = _language(first.info.target_language, False) == _language(second.info.source_language, False)
+                between = [one for one in first.info.targets if same_language(one, second.info.source_language)]
                 if (
                     between
                     and same_language(wanted.source, first.info.source_language)
-                    and same_language(wanted.target, second.info.target_language)
+                    and any(same_language(wanted.target, one) for one in second.info.targets)
                 ):
-                    return [first, second]
+                    return [_into(first, between[0]), _into(second, wanted.target)]
     raise UnknownModel(f"no model for these languages; served: {served}")
 
 
@@ -78,11 +78,16 @@ async def translate_along(
         raise Refused(422, "prefix and glossary need a model that translates directly")
     firsts: list[Translation] = []
     for model in before:  # which say their best alone
-        alone = replace(overrides, n_best=None)
+        alone = replace(towards(model, overrides), n_best=None)
         firsts = await backend.translate(model.info.name, texts, alone, ends - time.monotonic())
         texts = [translation.text for translation in firsts]
-    found = await backend.translate(last.info.name, texts, overrides, ends - time.monotonic())
+    found = await backend.translate(last.info.name, texts, towards(last, overrides), ends - time.monotonic())
     return [through(*both) for both in zip(firsts, found, strict=True)] if before else found
+
+
+def towards(model: ServedModel, overrides: Overrides) -> Overrides:
+    """The options with the target language of a model that has several."""
+    return replace(overrides, target=model.info.target_language) if model.info.target_languages else overrides
 
 
 def through(first: Translation, second: Translation) -> Translation:
@@ -114,8 +119,19 @@ def same_language(asked: str, has: str) -> bool:
 
 
 def _speaks(wanted: Wanted, model: ServedModel, exactly: bool) -> bool:
-    pairs = ((wanted.source, model.info.source_language), (wanted.target, model.info.target_language))
-    return all(asked is None or _language(asked, exactly) == _language(has, exactly) for asked, has in pairs)
+    pairs = ((wanted.source, (model.info.source_language,)), (wanted.target, model.info.targets))
+    return all(
+        asked is None or _language(asked, exactly) in {_language(one, exactly) for one in has} for asked, has in pairs
+    )
+
+
+def _into(model: ServedModel, asked: str | None) -> ServedModel:
+    """The model with the one of its target languages that is asked for."""
+    if asked is None or not model.info.target_languages:
+        return model
+    exact = [one for one in model.info.targets if _language(one, True) == _language(asked, True)]
+    alike = [one for one in model.info.targets if same_language(one, asked)]
+    return replace(model, info=replace(model.info, target_language=(exact or alike)[0]))
 
 
 def _language(code: str, exactly: bool) -> str:

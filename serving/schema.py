@@ -140,7 +140,8 @@ class ModelEntry(BaseModel):
 
     name: str
     source: str
-    target: str
+    target: str = Field(description="the target language, or the first of several")
+    targets: list[str] = Field(description="all target languages")
     parameters: int
     architecture: str
     scores: list[dict[str, Any]] = Field(description="each with the signature that says how it was measured")

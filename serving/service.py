@@ -21,7 +21,7 @@ from serving.errors import Refused
 from serving.jobs import Desk, Jobs
 from serving.protocol import Backend, DeadlineExceeded, Overloaded, Overrides, ServedModel, Unavailable
 from serving.quota import Quota
-from serving.routing import Wanted, choose, translate_along
+from serving.routing import Wanted, choose, towards, translate_along
 
 _T = TypeVar("_T")
 _FORM = "application/x-www-form-urlencoded"
@@ -115,7 +115,7 @@ class Service:
             (model,) = choose(wanted, await self.backend.models(), pivot=False)
             request.state.pair = f"{model.info.source_language}-{model.info.target_language}"
             left = ends - time.monotonic()
-            return model, await self.backend.score(model.info.name, pairs, wanted.overrides, left)
+            return model, await self.backend.score(model.info.name, pairs, towards(model, wanted.overrides), left)
 
         return await self._in_time(work())
 

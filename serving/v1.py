@@ -142,8 +142,8 @@ def _overrides(asked: TranslateRequest | ScoreRequest) -> Overrides:
         asked.split_sentences,
         asked.keep_placeholders,
         alignment,
-        asked.prefix or None,
-        tuple(asked.glossary.items()) if asked.glossary else None,
+        prefix=asked.prefix or None,
+        glossary=tuple(asked.glossary.items()) if asked.glossary else None,
     )
 
 
@@ -199,6 +199,7 @@ def _entry(model: ServedModel) -> ModelEntry:
         name=info.name,
         source=info.source_language,
         target=info.target_language,
+        targets=list(info.targets),
         parameters=info.parameters,
         architecture=info.architecture,
         scores=info.scores,

@@ -114,9 +114,9 @@ def test_subwords_are_learned_from_a_sample_of_a_big_corpus(tmp_path: Path, monk
     seen: list[str] = []
     train = Tokenizer.train
 
-    def spy(sentences: Iterator[str], config: Any) -> Tokenizer:
+    def spy(sentences: Iterator[str], config: Any, symbols: Any) -> Tokenizer:
         seen.extend(sentences)
-        return train(seen, config)
+        return train(seen, config, symbols)
 
     monkeypatch.setattr(Tokenizer, "train", spy)
     pairs = tiny.sentence_pairs(500, seed=5)

@@ -5,8 +5,14 @@ from __future__ import annotations
 import argparse
 import importlib.util
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nmt.errors import ConfigError
+
+if TYPE_CHECKING:
+    from nmt.inference.client import Client
+    from nmt.inference.translator import Translator
+    from nmt.inference.types import DecodeOptions
 
 
 def positive(text: str) -> int:
@@ -46,3 +52,30 @@ def decoding() -> argparse.ArgumentParser:
     )
     parent.add_argument("--threads", type=positive, metavar="N", help="CPU threads; all cores by default")
     return parent
+
+
+def open_translator(options: argparse.Namespace) -> Translator:
+    """The translator of the bundle, or ensemble, that was given."""
+    from nmt.inference.translator import Translator
+
+    return Translator.load(options.bundle, options.threads, "cpu", options.ensemble, options.precision)
+
+
+def given(options: argparse.Namespace) -> dict[str, object]:
+    """The search options that were given on the command line."""
+    names = ("beam_size", "length_penalty", "n_best", "alignment", "target")
+    return {name: value for name in names if (value := getattr(options, name, None)) is not None}
+
+
+def decode_options(options: argparse.Namespace, defaults: DecodeOptions) -> DecodeOptions:
+    """The options of the search: `defaults` with what was given. Raises `ConfigError`."""
+    from nmt.config import apply_overrides, parse
+    from nmt.inference.types import DecodeOptions
+
+    return parse(DecodeOptions, apply_overrides(defaults.model_dump() | given(options), options.set), "search options")
+
+
+def served_language(server: Client) -> str:
+    """The target language of a server; "" where it has several."""
+    languages = {str(model.get("target")) for model in server.models()}
+    return languages.pop() if len(languages) == 1 else ""

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
-import sys
-from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
-from nmt.commands.arguments import decoding
+from nmt.commands import translating
+from nmt.commands.arguments import decode_options, decoding, given, open_translator, served_language
 from nmt.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
-    from nmt.inference.client import Client, Options
-    from nmt.inference.translator import Translator
-    from nmt.inference.types import DecodeOptions, Translation
+    from nmt.inference.client import Options
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -41,43 +37,11 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     searched.add_argument("--json", action="store_true", help="print JSON")
 
-    command = commands.add_parser(
-        "translate", parents=[searched], help="translate text, files or standard input, line by line"
-    )
-    command.add_argument("bundle", type=Path, nargs="?", help="none with --server")
-    command.add_argument(
-        "files", type=Path, nargs="*", metavar="FILE", help="text, one sentence or paragraph a line (.gz too)"
-    )
-    command.add_argument(
-        "--server", metavar="URL", help="translate by a running server; the variable STRATA_KEY may hold an API key"
-    )
-    command.add_argument("--source", metavar="LANGUAGE", help="of a server with several models")
-    command.add_argument("--target", metavar="LANGUAGE", help="of a server with several models")
-    command.add_argument("--text", action="append", metavar="TEXT", help="translate this instead; may be repeated")
-    command.add_argument("--n-best", type=int, metavar="N", help="N candidates a line: NUMBER ||| TEXT ||| SCORE")
-    command.add_argument(
-        "--alignment",
-        action="store_true",
-        default=None,
-        help="add which source word each word comes from: TEXT ||| 0-0 1-2",
-    )
-    command.add_argument("--prefix", default="", metavar="TEXT", help="what every translation is to begin with")
-    command.add_argument(
-        "--glossary", type=Path, metavar="FILE", help="lines TERM, tab, TRANSLATION: what terms must be called"
-    )
-    command.add_argument(
-        "--cache",
-        type=int,
-        default=200_000,
-        metavar="N",
-        help="subwords of sentences remembered in case they come again",
-    )
-    command.add_argument("--window", type=int, default=2000, metavar="N", help="lines read before any is written")
-    command.set_defaults(run=_translate)
+    translating.add(commands, searched)
 
     _add_evaluate(commands, searched)
 
-    _add_given(commands, opened)
+    _addgiven(commands, opened)
 
     command = commands.add_parser("info", help="what a model bundle is")
     command.add_argument("bundle", type=Path)
@@ -85,7 +49,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     command.set_defaults(run=_info)
 
 
-def _add_given(commands: argparse._SubParsersAction[argparse.ArgumentParser], opened: argparse.ArgumentParser) -> None:
+def _addgiven(commands: argparse._SubParsersAction[argparse.ArgumentParser], opened: argparse.ArgumentParser) -> None:
     """The commands that look at given translations."""
     command = commands.add_parser("score", parents=[opened], help="what given translations are worth to a bundle")
     command.add_argument("bundle", type=Path)
@@ -135,68 +99,9 @@ def _add_evaluate(
     command.set_defaults(run=_evaluate)
 
 
-def _translate(options: argparse.Namespace) -> int:
-    from nmt.inference.batch import translate_lines
-    from nmt.progress import progress
-
-    if options.server is None and options.bundle is None:
-        raise ConfigError("give a bundle, or --server URL")
-    if options.server is not None and options.bundle is not None:  # what stands in its place is the first file
-        options.files.insert(0, options.bundle)
-    if options.text and options.files:
-        raise InputError("give files or --text, not both")
-    translate = _at_server(options) if options.server else _here(options)
-    interactive = not options.files and not options.text and sys.stdin.isatty()
-    lines = iter(options.text) if options.text else _input_lines(options.files)
-    sys.stdout.reconfigure(encoding="utf-8")  # type: ignore[union-attr]
-    several, shown = (options.n_best or 1) > 1, bool(options.alignment)
-    with progress("translate", "lines") as bar:
-        window = 1 if interactive else options.window
-        for output in translate_lines(translate, lines, options.json, several, shown, window):
-            sys.stdout.write("".join(f"{line}\n" for line in output))
-            sys.stdout.flush()
-            bar.update(len(output))
-    return 0
-
-
-def _here(options: argparse.Namespace) -> Callable[[list[str]], list[Translation]]:
-    """Translates by a bundle."""
-    from nmt.inference.cache import Cache
-    from nmt.text.glossary import Glossary
-
-    translator = _open_translator(options)
-    translator.cache = Cache(options.cache)
-    decode = _decode_options(options, translator.defaults)
-    options.n_best, options.alignment = decode.n_best, decode.alignment
-    demands = Glossary.read(options.glossary).phrases if options.glossary else None
-
-    def translate(texts: list[str]) -> list[Translation]:
-        prefixes = [options.prefix] * len(texts) if options.prefix else None
-        return translator.translate(texts, decode, prefixes=prefixes, demands=demands)
-
-    return translate
-
-
-def _at_server(options: argparse.Namespace) -> Callable[[list[str]], list[Translation]]:
-    """Translates by a running server."""
-    from nmt.inference.client import Client
-    from nmt.text.glossary import Glossary
-
-    if options.ensemble or options.set:
-        raise ConfigError("--ensemble and --set are for a bundle: a server has its own, leave them out")
-    client = Client(options.server, os.environ.get("STRATA_KEY"))
-    asked: dict[str, Any] = _given(options) | ({"tokens": True} if options.json else {})
-    asked |= {name: value for name in ("prefix", "source", "target") if (value := getattr(options, name))}
-    if options.json and options.alignment:
-        asked["attention"] = True
-    if options.glossary:
-        asked["glossary"] = Glossary.read(options.glossary).terms
-    return lambda texts: client.translate(texts, cast("Options", asked))
-
-
 def _score(options: argparse.Namespace) -> int:
     pairs = _pairs_of(options)
-    for scored in _open_translator(options).score(pairs, options.length_penalty):
+    for scored in open_translator(options).score(pairs, options.length_penalty):
         print(f"{scored.score:.4f}")
     return 0
 
@@ -218,7 +123,7 @@ def _align(options: argparse.Namespace) -> int:
     if options.choose and not options.corpus:
         raise ConfigError("--choose needs a prepared corpus: add --corpus NAME")
     if not options.corpus:
-        for scored in _open_translator(options).score(_pairs_of(options), alignment=True):
+        for scored in open_translator(options).score(_pairs_of(options), alignment=True):
             print(pharaoh(scored.alignment))
         return 0
     from nmt.evaluation.alignment import evaluate_alignment
@@ -230,7 +135,7 @@ def _align(options: argparse.Namespace) -> int:
 
         choose_alignment(options.bundle, PreparedCorpus.open(Path(options.corpus)))
     test = corpus_test_set(options.corpus, options.split)
-    found = evaluate_alignment(_open_translator(options), test.pairs)
+    found = evaluate_alignment(open_translator(options), test.pairs)
     print(
         f"{test.name}: {found.right} of {found.words} copied words linked rightly, {found.share:.1%} ({found.pairs} pairs)"
     )
@@ -260,15 +165,18 @@ def _evaluate(options: argparse.Namespace) -> int:
         server = Client(options.server, os.environ.get("STRATA_KEY"))
         if options.set:
             raise ConfigError("--set changes the search for a bundle: a server takes --beam-size and --length-penalty")
-        asked = cast("Options", _given(options))
+        asked = cast("Options", given(options))
         search = ", ".join(f"{key} {value}" for key, value in asked.items()) or "the server's defaults"
-        moses = Moses(_served_language(server)) if options.tok_lc else None
+        language = served_language(server)
+        if options.tok_lc and not language:
+            raise InputError(f"{server.url}: serves several target languages; --tok-lc needs exactly one")
+        moses = Moses(language) if options.tok_lc else None
         result = evaluate(
             lambda texts: [item.text for item in server.translate(texts, asked)], test, search, options.lowercase, moses
         )
     else:
-        translator = _open_translator(options)
-        decode = _decode_options(options, translator.defaults)
+        translator = open_translator(options)
+        decode = decode_options(options, translator.defaults)
         search = f"beam {decode.beam_size}, length penalty {decode.length_penalty:g}"
         if options.ensemble:
             search = f"ensemble of {1 + len(options.ensemble)}, {search}"
@@ -295,13 +203,6 @@ def _evaluate(options: argparse.Namespace) -> int:
     return 0
 
 
-def _served_language(server: Client) -> str:
-    languages = {str(model.get("target")) for model in server.models()}
-    if len(languages) != 1:
-        raise InputError(f"{server.url}: serves {len(languages)} target languages; --tok-lc needs exactly one")
-    return languages.pop()
-
-
 def _info(options: argparse.Namespace) -> int:
     from nmt.inference.bundle import Bundle
 
@@ -310,7 +211,7 @@ def _info(options: argparse.Namespace) -> int:
         print(json.dumps(asdict(bundle.info), ensure_ascii=False, indent=1))
         return 0
     info, config = bundle.info, bundle.config
-    print(f"{info.name}: {info.source_language} to {info.target_language}")
+    print(f"{info.name}: {info.source_language} to {', '.join(info.targets)}")
     print(f"  {info.architecture}; {info.parameters / 1e6:.1f} M parameters in {config.weights}")
     print(
         f"  vocabulary {len(bundle.source_tokenizer)} / {len(bundle.target_tokenizer)}, sentences up to {config.max_source_tokens} subwords"
@@ -320,32 +221,3 @@ def _info(options: argparse.Namespace) -> int:
         print(f"  {item['data']}: {item['name']} {item['score']:.2f} ({item['search']}; {item['signature']})")
     print(f"  weights sha256 {info.digest}")
     return 0
-
-
-def _open_translator(options: argparse.Namespace) -> Translator:
-    from nmt.inference.translator import Translator
-
-    return Translator.load(options.bundle, options.threads, "cpu", options.ensemble, options.precision)
-
-
-def _given(options: argparse.Namespace) -> dict[str, object]:
-    """The search options that were given on the command line."""
-    names = ("beam_size", "length_penalty", "n_best", "alignment")
-    return {name: value for name in names if (value := getattr(options, name, None)) is not None}
-
-
-def _decode_options(options: argparse.Namespace, defaults: DecodeOptions) -> DecodeOptions:
-    from nmt.config import apply_overrides, parse
-    from nmt.inference.types import DecodeOptions
-
-    return parse(DecodeOptions, apply_overrides(defaults.model_dump() | _given(options), options.set), "search options")
-
-
-def _input_lines(files: list[Path]) -> Iterator[str]:
-    from nmt.text.lines import decode_lines, read_lines
-
-    for path in files:
-        yield from read_lines(path)
-    if not files:
-        with contextlib.suppress(BlockingIOError):
-            yield from decode_lines(sys.stdin.buffer, "standard input")

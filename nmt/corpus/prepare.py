@@ -20,12 +20,13 @@ import sentencepiece
 
 import nmt
 from nmt.corpus.cleaning import RULES, Cleaner, Report, broken_rule, loose_key
-from nmt.corpus.recipe import SPLITS, Recipe, Split
+from nmt.corpus.recipe import SPLITS, Recipe, Source, Split
 from nmt.corpus.sources import Pair, fingerprint, read_pairs
 from nmt.corpus.store import FORMAT, MANIFEST, ColumnWriter, PreparedCorpus, write_pairs
 from nmt.errors import DataError, NMTError
 from nmt.progress import progress
 from nmt.text.normalize import normalize
+from nmt.text.tags import tag
 from nmt.text.tokenizer import Tokenizer
 
 _BATCH = 10_000  # pairs in flight: what bounds the memory
@@ -37,7 +38,7 @@ def content_hash(recipe: Recipe) -> str:
     digest = hashlib.sha256(f"{FORMAT}\n{recipe.canonical()}\n".encode())
     for split in SPLITS:
         for source in recipe.sources(split):
-            digest.update(fingerprint(source, _languages(recipe)).encode())
+            digest.update(fingerprint(source, _languages(recipe, source)).encode())
     return digest.hexdigest()
 
 
@@ -154,8 +155,15 @@ def _build(recipe: Recipe, folder: Path, digest: str) -> None:
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _languages(recipe: Recipe) -> tuple[str, str]:
-    return recipe.source_language, recipe.target_language
+def _languages(recipe: Recipe, source: Source) -> tuple[str, str]:
+    return recipe.source_language, source.target or recipe.target_language
+
+
+def _pairs(recipe: Recipe, source: Source) -> Iterator[Pair]:
+    """The pairs of a source, with the tag of their target language where the recipe has several."""
+    begin = f"{tag(source.target)} " if source.target else ""
+    for left, right in read_pairs(source, _languages(recipe, source)):
+        yield begin + left if left else left, right
 
 
 def evaluation_pairs(recipe: Recipe, split: str) -> list[Pair]:
@@ -163,7 +171,7 @@ def evaluation_pairs(recipe: Recipe, split: str) -> list[Pair]:
     name: Split = "validation" if split == "validation" else "test"
     pairs: list[Pair] = []
     for source in recipe.sources(name):
-        pairs += [pair for pair in read_pairs(source, _languages(recipe)) if all(map(normalize, pair))]
+        pairs += [pair for pair in _pairs(recipe, source) if all(map(normalize, pair))]
     if recipe.sources(name) and not pairs:
         raise DataError(f"{recipe.name}: the {split} split is empty; check its sources, or leave it out of the recipe")
     return pairs
@@ -196,7 +204,7 @@ def _smallest_hashes(recipe: Recipe, count: int, key: bytes) -> list[tuple[int, 
     """(negated hash, pair as stored) of the `count` distinct training pairs of smallest hash, as a heap."""
     heap: list[tuple[int, Pair]] = []
     ranks: set[int] = set()
-    pairs = (pair for source in recipe.train for pair in read_pairs(source, _languages(recipe)))
+    pairs = (pair for source in recipe.train for pair in _pairs(recipe, source))
     with progress("hold out", "pairs") as bar:
         for raw in pairs:
             bar.update()
@@ -221,7 +229,7 @@ def _clean_training(recipe: Recipe, cleaner: Cleaner, path: Path) -> list[int]:
     with path.open("w", encoding="utf-8", newline="\n") as stream:
         for source in recipe.train:
             count, before = 0, cleaner.report.read
-            pairs = read_pairs(source, _languages(recipe))
+            pairs = _pairs(recipe, source)
             with progress(f"clean {source.label}"[:40], "pairs") as bar:
                 while batch := list(itertools.islice(pairs, _BATCH)):
                     clean = cleaner.clean([(normalize(left), normalize(right)) for left, right in batch])
@@ -242,20 +250,20 @@ def _why(report: Report) -> str:
 
 
 def _train_tokenizers(recipe: Recipe, clean: Path, count: int, folder: Path) -> tuple[Tokenizer, Tokenizer]:
-    config = recipe.tokenizer
+    config, tags = recipe.tokenizer, [tag(language) for language in recipe.target_languages]
     sides = 2 if config.joint else 1
     every = max(1, -(-count * sides // config.sample))
     with progress("learn subwords", "models", 1 if config.joint else 2) as bar:
         if config.joint:
             both = (side for pair in itertools.islice(_clean_pairs(clean), 0, None, every) for side in pair)
-            tokenizer = Tokenizer.train(both, config)
+            tokenizer = Tokenizer.train(both, config, tags)
             (folder / "tokenizer.model").write_bytes(tokenizer.model)
             bar.update()
             return tokenizer, tokenizer
         separate = []
         for side, name in enumerate(("source", "target")):
             sentences = (pair[side] for pair in itertools.islice(_clean_pairs(clean), 0, None, every))
-            separate.append(Tokenizer.train(sentences, config))
+            separate.append(Tokenizer.train(sentences, config, [] if side else tags))
             (folder / f"{name}.model").write_bytes(separate[-1].model)
             bar.update()
         return separate[0], separate[1]

@@ -44,6 +44,7 @@ class Source(Section):
     columns: Columns | None = Field(None, description="the two columns; without it a `translation` column is expected")
     where: dict[str, str] = Field({}, description="COLUMN: TEXT; take only the rows whose column holds that text")
     header: bool = Field(False, description="a tsv's first line names its columns")
+    target: str | None = Field(None, description="target language of these pairs, of a recipe with several")
     weight: float = Field(1.0, gt=0, le=100, description="times each pair is seen in an epoch of training")
     limit: int | None = Field(None, ge=1, description="pairs taken at most, from the start; generated: how many")
     seed: int = Field(1, description="of a generated corpus")
@@ -125,6 +126,9 @@ class Recipe(Section):
     attribution: str = Field("", description="what the licence asks to be said; goes into model cards")
     source_language: str = Field(pattern=r"^[a-z]{2,3}(-[A-Za-z0-9]+)*$")
     target_language: str = Field(pattern=r"^[a-z]{2,3}(-[A-Za-z0-9]+)*$")
+    target_languages: tuple[str, ...] = Field(
+        (), description="all target languages of one model for several, `target_language` among them"
+    )
     train: tuple[Source, ...] = Field(min_length=1)
     validation: tuple[Source, ...] = ()
     test: tuple[Source, ...] = ()
@@ -136,6 +140,12 @@ class Recipe(Section):
     def _consistent(self) -> Recipe:
         if self.source_language == self.target_language:
             raise ValueError("source_language and target_language are the same")
+        several = self.target_languages
+        if several and (len(set(several)) < 2 or self.target_language not in several):
+            raise ValueError("target_languages are two or more, target_language among them")
+        for source in (source for split in SPLITS for source in self.sources(split)):
+            if (source.target is not None) != bool(several) or (several and source.target not in several):
+                raise ValueError(f"{source.label}: `target` is one of target_languages, where there are such")
         for split in ("validation", "test"):
             if self.holdout and getattr(self.holdout, split) and getattr(self, split):
                 raise ValueError(f"{split} is given both as a source and as a holdout: keep one")
@@ -152,6 +162,9 @@ class Recipe(Section):
         """The recipe as canonical JSON, the part of a content hash that comes from the recipe."""
         data: dict[str, Any] = self.model_dump(mode="json", exclude={"description"})
         for source in (source for split in SPLITS for source in data[split]):
-            if not source["where"]:  # unused it says nothing: a corpus older than this key stays current
-                del source["where"]
+            for key in ("where", "target"):  # unused they say nothing: a corpus older than these keys stays current
+                if not source[key]:
+                    del source[key]
+        if not data["target_languages"]:
+            del data["target_languages"]
         return json.dumps(data, sort_keys=True, ensure_ascii=False)

@@ -156,6 +156,11 @@ class PreparedCorpus:
         """Source and target language codes."""
         return self.manifest["recipe"]["source_language"], self.manifest["recipe"]["target_language"]
 
+    @property
+    def target_languages(self) -> tuple[str, ...]:
+        """All of them, where there are several."""
+        return tuple(self.manifest["recipe"].get("target_languages") or ())
+
     def train(self) -> tuple[TokenColumn, TokenColumn]:
         """Source and target ids of the training pairs."""
         source, target = (

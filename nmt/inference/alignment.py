@@ -39,7 +39,7 @@ def by_words(attention: Weights, source: Sequence[int], target: Sequence[str]) -
     `attention` (..., T, S), whose last column is the end mark's.
 
     Added up over the subwords of both sides, those of punctuation in a word with letters or digits apart. `source` are the numbers of the
-    words that the source's subwords are of; rows beyond `target` are left out.
+    words that the source's subwords are of, -1 for one of none, which counts as the end mark does; rows beyond `target` are left out.
     """
     numbers = word_numbers(target)
     lettered = [any(map(str.isalnum, piece)) for piece in target]

@@ -37,6 +37,7 @@ class BundleConfig(Section):
     name: str
     source_language: str
     target_language: str
+    target_languages: tuple[str, ...] = ()
     joint_vocabulary: bool
     weights: Literal["fp32", "fp16", "int8"]
     parameters: int
@@ -59,6 +60,12 @@ class ModelInfo:
     architecture: str
     scores: list[dict[str, Any]]
     digest: str
+    target_languages: tuple[str, ...] = ()  # all of them, where there are several
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """The languages that it translates into; the first unless another one is asked for."""
+        return self.target_languages or (self.target_language,)
 
 
 def tokenizer_files(joint: bool) -> tuple[str, str]:
@@ -129,6 +136,7 @@ class Bundle:
             architecture=architecture(config.model),
             scores=list(self.metrics.get("scores", [])),
             digest=config.sha256[WEIGHTS],
+            target_languages=config.target_languages,
         )
 
 

@@ -27,6 +27,7 @@ class ServedModel(TypedDict):
     name: str
     source: str
     target: str
+    targets: list[str]
     parameters: int
     architecture: str
     scores: list[dict[str, Any]]

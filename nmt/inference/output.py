@@ -43,6 +43,7 @@ class Part:
     after: str = ""  # what stands after it at the end of the text
     kept: Kept | None = None  # what is held of it
     faithful: bool = False  # whether its numbers are to be those of the translation
+    tags: int = 0  # ids before those of the text, which tell the target language
 
     @classmethod
     def of(
@@ -56,23 +57,25 @@ class Part:
         before: str | None = None,
         kept: Kept | None = None,
         faithful: bool = False,
+        tag: Sequence[int] = (),
     ) -> Part:
         """The segment `content`, whose subwords are `ids`. With `copying`, or where something is held, the characters that have none are
-        copied, else the model sees that there are some."""
+        copied, else the model sees that there are some. The model reads the `tag` first, which is of no word."""
         surfaces = vocabulary.surfaces(content)
         seen, copied = copies(ids, surfaces) if UNK in ids and (copying or kept) else (list(range(len(ids))), {})
         numbers = word_numbers(surfaces)
         return cls(
             text,
-            [*(ids[place] for place in seen), EOS],
+            [*tag, *(ids[place] for place in seen), EOS],
             content,
-            [surfaces[place] for place in seen],
-            [numbers[place] for place in seen],
+            [*vocabulary.pieces(tag), *(surfaces[place] for place in seen)],
+            [*[-1] * len(tag), *(numbers[place] for place in seen)],
             with_held(copied, kept.held, content.split(" ")) if kept else copied,
             inside_word,
             before,
             kept=kept,
             faithful=faithful and any(map(str.isdigit, content)),
+            tags=len(tag),
         )
 
     @property
@@ -98,7 +101,7 @@ class Part:
     @property
     def silent(self) -> bool:
         """Whether there is nothing for the model to translate."""
-        return len(self.ids) == 1
+        return len(self.ids) == 1 + self.tags
 
 
 # The only candidate for a part that is silent.

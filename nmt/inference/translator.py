@@ -27,6 +27,7 @@ from nmt.inference.types import DecodeOptions, Hypothesis, Precision, Translatio
 from nmt.text.normalize import normalize
 from nmt.text.placeholders import STAND_INS, Kept, hold
 from nmt.text.segment import split_long, stretches
+from nmt.text.tags import split_tag, tag
 from nmt.text.tokenizer import EOS, UNK
 
 Demands = Callable[[str], Sequence[str]]
@@ -83,7 +84,11 @@ class Translator:
         self._copies = backend.shows  # what has no subwords
         self._listed = backend.shortlist
         self._stand_ins = STAND_INS.known(lambda word: UNK not in vocabularies.source.encode([word])[0])
-        self._output = Output(vocabularies, info.source_language, info.target_language)
+        self._outputs = {target: Output(vocabularies, info.source_language, target) for target in info.targets}
+        self._tags = {
+            target: vocabularies.source.encode([tag(target)])[0] if len(info.targets) > 1 else []
+            for target in info.targets
+        }
 
     @classmethod
     def load(
@@ -182,7 +187,8 @@ class Translator:
             )
         begun = prefixes or [""] * len(texts)
         whole = [not options.split_sentences or bool(prefix) for prefix in begun]
-        parts = self._parts(texts, whole, options.keep_placeholders)
+        targets, untagged = self._targets(texts, options.target)
+        parts = self._parts(untagged, whole, options.keep_placeholders, [self._tags[target] for target in targets])
         begins = self._begins(parts, begun, options)
         spoken = sorted((part for part in parts if not part.silent), key=lambda part: -len(part.ids))
         if demands and options.temperature:
@@ -201,7 +207,10 @@ class Translator:
             by_text: dict[int, list[tuple[Part, list[Candidate]]]] = {index: [] for index in range(len(texts))}
             for part, candidates in zip(parts, found, strict=True):
                 by_text[part.text].append((part, candidates))
-            return [self._output.translation(text, by_text[index], options) for index, text in enumerate(texts)]
+            return [
+                self._outputs[targets[index]].translation(text, by_text[index], options)
+                for index, text in enumerate(untagged)
+            ]
 
         return Pending([futures.get(id(part), nothing) for part in parts], join)
 
@@ -225,6 +234,7 @@ class Translator:
         length_penalty: float = 1.0,
         alignment: bool = False,
         priority: Priority = Priority.INTERACTIVE,
+        target: str = "",
     ) -> Pending[Hypothesis]:
         """Each given target with its score as a translation of its source: log P / length ** `length_penalty`, end mark included; with
         `alignment` also which source word each of its words comes from.
@@ -233,19 +243,21 @@ class Translator:
         """
         options = DecodeOptions(beam_size=1, length_penalty=length_penalty, alignment=alignment)
         parts, sentences = [], []
-        for index, pair in enumerate(pairs):
+        for pair in pairs:
             for text in pair:
                 self.validate(text)
+        targets, sources = self._targets([source for source, _ in pairs], target)
+        for index, pair in enumerate(zip(sources, (each for _, each in pairs), strict=True)):
             source, target = map(normalize, pair)
             ids, given = self.vocabularies.source.encode([source])[0], self.vocabularies.target.encode([target])[0]
             if not ids or not given:
                 raise InputError(f"pair {index + 1}: there is no text on one of its sides")
-            parts.append(Part.of(index, source, ids, self.vocabularies.source))
+            parts.append(Part.of(index, source, ids, self.vocabularies.source, tag=self._tags[targets[index]]))
             sentences.append(Sentence(parts[-1].ids, options, [*given, EOS]))
 
         def join(found: list[list[Candidate]]) -> list[Hypothesis]:
             scored = (
-                self._output.hypothesis([(part, candidates[0])], alignment)
+                self._outputs[targets[part.text]].hypothesis([(part, candidates[0])], alignment)
                 for part, candidates in zip(parts, found, strict=True)
             )
             return [replace(one, text=target) for one, (_, target) in zip(scored, pairs, strict=True)]
@@ -284,7 +296,24 @@ class Translator:
                 )
         return begins
 
-    def _parts(self, texts: Sequence[str], whole: Sequence[bool], keep: bool) -> list[Part]:
+    def _targets(self, texts: Sequence[str], asked: str) -> tuple[list[str], list[str]]:
+        """The target language of each text: of the tag that it begins with, else the one that is asked for; and the texts without tags."""
+        known = self.info.targets
+        if asked and asked not in known:
+            raise InputError(f"target {asked!r}: this model translates into {', '.join(known)}")
+        default = asked or known[0]
+        if len(known) == 1:
+            return [default] * len(texts), list(texts)
+        targets, untagged = [], []
+        for text in texts:
+            found, rest = split_tag(text)
+            targets.append(found if found in known else default)
+            untagged.append(rest if found in known else text)
+        return targets, untagged
+
+    def _parts(
+        self, texts: Sequence[str], whole: Sequence[bool], keep: bool, tags: Sequence[Sequence[int]]
+    ) -> list[Part]:
         """The parts of all texts; the lines of those that are `whole` are not divided into sentences. With `keep` some is held."""
         tokenizer, language = self.vocabularies.source, self.info.source_language
         cut = [stretches(text, language, not one) for text, one in zip(texts, whole, strict=True)]
@@ -302,7 +331,7 @@ class Translator:
             for stretch, (text, ids, kept) in zip(found, encoded, strict=False):
                 held += stretch.before
                 if ids:
-                    its += self._divided(index, text, ids, held, kept, keep)
+                    its += self._divided(index, text, ids, held, kept, keep, tags[index])
                     held = ""
             if its:
                 its[-1] = replace(its[-1], after=held + rest)
@@ -310,12 +339,19 @@ class Translator:
         return parts
 
     def _divided(
-        self, index: int, text: str, ids: list[int], before: str, kept: Kept | None, faithful: bool
+        self,
+        index: int,
+        text: str,
+        ids: list[int],
+        before: str,
+        kept: Kept | None,
+        faithful: bool,
+        tag: Sequence[int],
     ) -> list[Part]:
         """The parts of a sentence: one, where it is not too long."""
         tokenizer = self.vocabularies.source
         if len(ids) <= self.max_source_tokens:
-            return [Part.of(index, text, ids, tokenizer, self._copies, False, before, kept, faithful)]
+            return [Part.of(index, text, ids, tokenizer, self._copies, False, before, kept, faithful, tag)]
         segments = split_long(text, lambda part: len(tokenizer.encode([part])[0]), self.max_source_tokens)
         cut = tokenizer.encode([segment.text for segment in segments])
         parts: list[Part] = []
@@ -326,7 +362,9 @@ class Translator:
             held = kept.of(word, count) if kept else None
             begins = None if parts else before
             parts.append(
-                Part.of(index, segment.text, its, tokenizer, self._copies, segment.inside_word, begins, held, faithful)
+                Part.of(
+                    index, segment.text, its, tokenizer, self._copies, segment.inside_word, begins, held, faithful, tag
+                )
             )
             word += count
         return parts

@@ -51,6 +51,7 @@ class DecodeOptions(Section):
     )
     shortlist: bool = Field(False, description="say only what is on the model's lexical shortlist, which is faster")
     alignment: bool = Field(False, description="say which source word each word of a translation comes from")
+    target: str = Field("", description="target language, of a model with several; the first one by default")
     seed: int = Field(0, ge=0, le=2**63 - 1, description="what is drawn follows from it and from the text")
 
 

@@ -59,8 +59,8 @@ class Tokenizer:
             raise BundleError(f"{path}: {error}") from None
 
     @classmethod
-    def train(cls, sentences: Iterable[str], config: TokenizerConfig) -> Tokenizer:
-        """Learn subwords from `sentences`; raise `DataError` when they are too few for the vocabulary size."""
+    def train(cls, sentences: Iterable[str], config: TokenizerConfig, symbols: Sequence[str] = ()) -> Tokenizer:
+        """Learn subwords from `sentences`, `symbols` being one each; raise `DataError` when they are too few for the vocabulary size."""
         model = io.BytesIO()
         try:
             sentencepiece.SentencePieceTrainer.train(
@@ -76,6 +76,7 @@ class Tokenizer:
                 unk_id=UNK,
                 bos_id=BOS,
                 eos_id=EOS,
+                user_defined_symbols=list(symbols),
                 max_sentence_length=16_384,
                 train_extremely_large_corpus=False,
                 minloglevel=2,

@@ -131,6 +131,7 @@ def _fill(
         name=options.name or corpus.manifest["recipe"]["name"],
         source_language=source,
         target_language=target,
+        target_languages=corpus.target_languages,
         joint_vocabulary=corpus.joint,
         weights=options.weights,
         parameters=sum(value.numel() for value in tensors.values()),
@@ -231,12 +232,13 @@ def record_scores(path: Path, scores: list[dict[str, Any]]) -> None:
 def model_card(bundle: BundleConfig, metrics: dict[str, Any]) -> str:
     """The bundle's README: what it is, what it was trained on, how good it is, how to use it."""
     data, training = metrics["data"], metrics["training"]
+    targets = bundle.target_languages or (bundle.target_language,)
     lines = [
         "---",
-        f"language: [{bundle.source_language}, {bundle.target_language}]",
+        f"language: [{', '.join((bundle.source_language, *targets))}]",
         "pipeline_tag: translation",
         "---",
-        f"# {bundle.name}: {bundle.source_language} to {bundle.target_language}",
+        f"# {bundle.name}: {bundle.source_language} to {', '.join(targets)}",
         "",
         f"A deep recurrent encoder-decoder with attention: {architecture(bundle.model)}; "
         f"{bundle.parameters / 1e6:.1f} M parameters stored in {bundle.weights}.",

@@ -86,7 +86,9 @@ class Validator:
         model.eval()
         loss, train_loss = (self.loss(model, batches, autocast, world) for batches in (self._batches, self._seen))
         languages = self._corpus.languages
-        info = ModelInfo("validation", *languages, "", 0, architecture(model.config), [], "")
+        info = ModelInfo(
+            "validation", *languages, "", 0, architecture(model.config), [], "", self._corpus.target_languages
+        )
         options = DecodeOptions(beam_size=self._config.validation.beam_size)
         vocabularies = Vocabularies(self._corpus.source_tokenizer, self._corpus.target_tokenizer)
         translator = Translator(
