@@ -13,7 +13,7 @@ from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, 
 from ray.serve.handle import DeploymentHandle
 
 from nmt.inference.types import Hypothesis, Translation
-from serving.protocol import Overloaded, Overrides, Refusal, ServedModel, Unavailable
+from serving.protocol import Activations, Overloaded, Overrides, Refusal, ServedModel, Unavailable
 
 T = TypeVar("T")
 
@@ -35,6 +35,9 @@ class Model(Protocol):
         self, pairs: list[tuple[str, str]], overrides: Overrides, timeout_s: float
     ) -> list[Hypothesis] | Refusal:
         """What each given translation is worth, or why not."""
+
+    async def activations(self, text: str, translation: str | None, timeout_s: float) -> Activations | Refusal:
+        """What its layers do with one sentence, or why not."""
 
     async def describe(self) -> ServedModel:
         """What it is."""
@@ -87,6 +90,15 @@ class RemoteModel:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
         return found
+
+    async def activations(self, text: str, translation: str | None, timeout_s: float) -> Activations | Refusal:
+        """As of a replica."""
+
+        async def attempt() -> Activations | Refusal:
+            response = self._handle.activations.remote(text, translation, timeout_s)
+            return cast("Activations | Refusal", await response)
+
+        return await self._retrying(attempt)
 
     async def describe(self) -> ServedModel:
         """What a replica says that it serves."""
@@ -155,6 +167,13 @@ class Models:
     ) -> list[Hypothesis]:
         """By the model of that name."""
         return _accepted(await self._named(model).score(pairs, overrides, timeout_s))
+
+    async def activations(self, model: str, text: str, translation: str | None, timeout_s: float) -> Activations:
+        """By the model of that name."""
+        result = await self._named(model).activations(text, translation, timeout_s)
+        if isinstance(result, Refusal):
+            raise result.error()
+        return result
 
     def _named(self, model: str) -> Model:
         return self._models[next(label for label, served in self._known.items() if served.info.name == model)]

@@ -14,7 +14,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from nmt.errors import InputError
-from serving.protocol import DeadlineExceeded, Overloaded, Unavailable, UnknownModel
+from serving.protocol import DeadlineExceeded, NotAvailable, Overloaded, Unavailable, UnknownModel
 
 _log = logging.getLogger(__name__)
 
@@ -30,6 +30,7 @@ _CODES = {
     422: "invalid_request",
     429: "overloaded",
     500: "internal_error",
+    501: "not_available",
     503: "unavailable",
 }
 
@@ -60,6 +61,8 @@ def told(error: Exception) -> Told:
         return Told(422, str(error))
     if isinstance(error, UnknownModel):
         return Told(404, str(error), "unknown_model")
+    if isinstance(error, NotAvailable):
+        return Told(501, str(error), "not_available")
     if isinstance(error, Unavailable):
         status = 429 if isinstance(error, Overloaded) else 503
         code = "deadline_exceeded" if isinstance(error, DeadlineExceeded) else None
@@ -109,7 +112,7 @@ def install(app: FastAPI, shapes: Mapping[str, Shape]) -> None:
     async def known(request: Request, error: Exception) -> JSONResponse:
         return respond(request, told(error))
 
-    for kind in (Refused, InputError, UnknownModel, Unavailable, Exception):
+    for kind in (Refused, InputError, UnknownModel, NotAvailable, Unavailable, Exception):
         app.add_exception_handler(kind, known)
 
     @app.exception_handler(HTTPException)

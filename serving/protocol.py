@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from nmt.errors import InputError
 from nmt.inference.bundle import ModelInfo
 from nmt.inference.types import DecodeOptions, Hypothesis, Translation
@@ -24,6 +27,10 @@ class Overloaded(Unavailable):
 
 class DeadlineExceeded(Unavailable):
     """The request was not answered within its time."""
+
+
+class NotAvailable(Exception):
+    """Something that this installation of the service can't do; the message says what it takes."""
 
 
 class UnknownModel(Exception):
@@ -68,7 +75,7 @@ class ServedModel:
 class Refusal:
     """A replica's answer instead of translations. A value, not an exception, so that it crosses processes unchanged."""
 
-    reason: Literal["overloaded", "deadline", "input", "unknown_model"]
+    reason: Literal["overloaded", "deadline", "input", "unknown_model", "not_available"]
     message: str
     retry_after: float = 1.0
 
@@ -78,8 +85,21 @@ class Refusal:
             return InputError(self.message)
         if self.reason == "unknown_model":
             return UnknownModel(self.message)
+        if self.reason == "not_available":
+            return NotAvailable(self.message)
         kind = Overloaded if self.reason == "overloaded" else DeadlineExceeded
         return kind(self.message, self.retry_after)
+
+
+@dataclass(frozen=True, slots=True)
+class Activations:
+    """What each layer hands on at each step, H_t^L: encoder (S, H), decoder (T, H), lowest first, of S source and T target subwords."""
+
+    translation: str
+    source: tuple[str, ...]
+    target: tuple[str, ...]
+    encoder: tuple[NDArray[np.float32], ...]
+    decoder: tuple[NDArray[np.float32], ...]
 
 
 class Backend(Protocol):
@@ -105,4 +125,10 @@ class Backend(Protocol):
         """What given translations are worth to the model of that name, with `length_penalty` and `alignment` of `overrides`.
 
         Raises as `translate`.
+        """
+
+    async def activations(self, model: str, text: str, translation: str | None, timeout_s: float) -> Activations:
+        """What the layers of the model of that name do with one sentence, and its translation, given or its own.
+
+        Raises as `translate`, and `NotAvailable` where the translators can't look inside.
         """

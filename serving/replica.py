@@ -5,13 +5,14 @@ The same class stands behind a Serve handle and inside a fused gateway.
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 from collections.abc import Awaitable
 from pathlib import Path
 from typing import Protocol, TypeVar, cast
 
-from nmt.errors import InputError
-from nmt.inference.bundle import ModelInfo
+from nmt.errors import InputError, NMTError
+from nmt.inference.bundle import Bundle, ModelInfo
 from nmt.inference.cache import Cache
 from nmt.inference.engine import Priority
 from nmt.inference.types import DecodeOptions, Hypothesis, Translation
@@ -20,7 +21,7 @@ from serving import admission, scaling
 from serving.admission import Admission
 from serving.config import ServeConfig
 from serving.metrics import EngineMetrics
-from serving.protocol import DeadlineExceeded, Overrides, Refusal, ServedModel, Unavailable
+from serving.protocol import Activations, DeadlineExceeded, Overrides, Refusal, ServedModel, Unavailable
 
 _CANARY = "Good morning!"
 _T = TypeVar("_T")
@@ -48,6 +49,16 @@ class Translator(admission.Translator, Protocol):
         """Raise `InputError` for a text that cannot be translated."""
 
 
+def _looked_into(path: Path, text: str, translation: str | None) -> Activations:
+    from nmt.inspection.sentence import inspect
+
+    found = inspect(Bundle.open(path), text, translation, threads=1)
+    encoder, decoder = (
+        tuple(layer.float().numpy() for layer in layers) for layers in (found.capture.encoder, found.capture.decoder)
+    )
+    return Activations(found.translation, found.source, found.target, encoder, decoder)
+
+
 class TranslatorReplica:
     """Holds one model and translates what all gateways send, in shared batches."""
 
@@ -61,6 +72,7 @@ class TranslatorReplica:
         self._translator.begin([_CANARY], self._defaults, Priority.INTERACTIVE).results()
         self._admission = Admission(self._translator, config.queue.texts, config.deadline_s)
         self._metrics = EngineMetrics(self._translator.info)
+        self._path, self._looking = Path(path), asyncio.Lock()
 
     async def translate(self, texts: list[str], overrides: Overrides, timeout_s: float) -> list[Translation] | Refusal:
         """A translation for each text, or why not."""
@@ -84,6 +96,20 @@ class TranslatorReplica:
             return await self._admission.score(pairs, overrides.apply(self._defaults), timeout_s)
 
         return await _or_refusal(work())
+
+    async def activations(self, text: str, translation: str | None, timeout_s: float) -> Activations | Refusal:
+        """What the layers do with one sentence, or why that is not said. One at a time; takes PyTorch and a second copy of the model."""
+        try:
+            async with asyncio.timeout(timeout_s), self._looking:
+                return await asyncio.to_thread(_looked_into, self._path, text, translation)
+        except ImportError:
+            return Refusal(
+                "not_available", "activations need PyTorch where the models are: pip install 'strata-nmt[train]'"
+            )
+        except NMTError as error:
+            return Refusal("input", str(error))
+        except TimeoutError:
+            return Refusal("deadline", f"not done within {timeout_s:.1f} s")
 
     async def describe(self) -> ServedModel:
         """What this replica serves."""

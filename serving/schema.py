@@ -135,6 +135,30 @@ class ScoreResponse(BaseModel):
     details: list[Shown] = Field(description="one for each text")
 
 
+class ActivationsRequest(BaseModel):
+    """What `POST /v1/activations` takes."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, json_schema_extra={"examples": [{"text": "I am tired."}]})
+
+    text: str = Field(description="one sentence")
+    translation: str | None = Field(None, description="its translation; the model's own without it")
+    source: Annotated[str, Field(max_length=100)] | None = Field(None, description="source language, such as en")
+    target: Annotated[str, Field(max_length=100)] | None = Field(None, description="target language, such as de")
+    model: Annotated[str, Field(max_length=200)] | None = Field(None, description="a name from /v1/models")
+    api_key: Annotated[str, Field(max_length=200)] | None = Field(None, description="where keys are asked for")
+
+
+class ActivationsResponse(BaseModel):
+    """What `POST /v1/activations` answers: H_t^L, what each layer hands on at each step, lowest layer first."""
+
+    translation: str
+    model: str
+    source_subwords: list[str] = Field(description="with the end mark")
+    target_subwords: list[str] = Field(description="with the end mark")
+    encoder: list[list[list[float]]] = Field(description="layer, source subword, unit")
+    decoder: list[list[list[float]]] = Field(description="layer, target subword, unit")
+
+
 class ModelEntry(BaseModel):
     """One model that is served."""
 

@@ -19,7 +19,7 @@ from serving.access import Access
 from serving.config import Limits, ServeConfig
 from serving.errors import Refused
 from serving.jobs import Desk, Jobs
-from serving.protocol import Backend, DeadlineExceeded, Overloaded, Overrides, ServedModel, Unavailable
+from serving.protocol import Activations, Backend, DeadlineExceeded, Overloaded, Overrides, ServedModel, Unavailable
 from serving.quota import Quota
 from serving.routing import Wanted, choose, towards, translate_along
 
@@ -116,6 +116,20 @@ class Service:
             request.state.pair = f"{model.info.source_language}-{model.info.target_language}"
             left = ends - time.monotonic()
             return model, await self.backend.score(model.info.name, pairs, towards(model, wanted.overrides), left)
+
+        return await self._in_time(work())
+
+    async def activations(
+        self, request: Request, text: str, translation: str | None, wanted: Wanted
+    ) -> tuple[ServedModel, Activations]:
+        """The model, and what its layers do with one sentence. Raises as `translate`, and `NotAvailable`."""
+        check([text, translation or ""], wanted.overrides, self.config.limits)
+
+        async def work() -> tuple[ServedModel, Activations]:
+            (model,) = choose(wanted, await self.backend.models(), pivot=False)
+            request.state.pair = f"{model.info.source_language}-{model.info.target_language}"
+            seconds = self.config.deadline_s
+            return model, await self.backend.activations(model.info.name, text, translation, seconds)
 
         return await self._in_time(work())
 

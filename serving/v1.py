@@ -17,9 +17,11 @@ from nmt.text.normalize import normalize
 from nmt.text.segment import stretches
 from serving import errors
 from serving.errors import Refused
-from serving.protocol import Overrides, ServedModel
+from serving.protocol import Activations, Overrides, ServedModel
 from serving.routing import Wanted, choose
 from serving.schema import (
+    ActivationsRequest,
+    ActivationsResponse,
     Alternative,
     Detail,
     ErrorResponse,
@@ -36,11 +38,11 @@ from serving.schema import (
 from serving.service import Service, check, json_object, only_strings, read_body
 
 _ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"model": ErrorResponse} for status in (400, 401, 403, 404, 408, 413, 415, 422, 429, 500, 503)
+    status: {"model": ErrorResponse} for status in (400, 401, 403, 404, 408, 413, 415, 422, 429, 500, 501, 503)
 }
 _NDJSON, _SSE = "application/x-ndjson", "text/event-stream"
 _AHEAD = 64  # sentences of a stream that are translated at the same time
-_Asked = TypeVar("_Asked", TranslateRequest, ScoreRequest)
+_Asked = TypeVar("_Asked", TranslateRequest, ScoreRequest, ActivationsRequest)
 
 
 def add(app: FastAPI, service: Service) -> None:
@@ -79,6 +81,15 @@ def add(app: FastAPI, service: Service) -> None:
             details = [Shown(**_shown(asked, each)) for each in found]
             answer = ScoreResponse(score=scores if many else scores[0], model=model.info.name, details=details)
             return JSONResponse(answer.model_dump(exclude_none=True))
+
+    @router.post("/activations", response_model=ActivationsResponse, **_documented(ActivationsRequest))
+    async def activations(request: Request) -> Response:
+        """What the layers of a model do with one sentence; 501 where PyTorch is not installed beside the models."""
+        with service.activity.request():
+            asked = await _asked(request, service, ActivationsRequest)
+            wanted = Wanted(asked.source, asked.target, asked.model)
+            model, found = await service.activations(request, asked.text, asked.translation, wanted)
+            return await asyncio.to_thread(_activations, model, found)
 
     @router.get("/models", response_model=ModelList, responses={503: {"model": ErrorResponse}})
     async def models() -> ModelList:
@@ -191,6 +202,19 @@ def _shown(asked: TranslateRequest | ScoreRequest, found: Hypothesis) -> dict[st
         if asked.attention
         else None,
     }
+
+
+def _activations(model: ServedModel, found: Activations) -> JSONResponse:
+    encoder, decoder = ([layer.round(5).tolist() for layer in layers] for layers in (found.encoder, found.decoder))
+    answer = {
+        "translation": found.translation,
+        "model": model.info.name,
+        "source_subwords": found.source,
+        "target_subwords": found.target,
+        "encoder": encoder,
+        "decoder": decoder,
+    }
+    return JSONResponse(answer)
 
 
 def _entry(model: ServedModel) -> ModelEntry:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
@@ -20,7 +21,7 @@ from serving.config import Limits, ServeConfig, ServeFile, check_models, load
 from serving.errors import Refused
 from serving.gateway import create_app
 from serving.middleware import ControlHeaders, clean_request_id
-from serving.protocol import Overloaded, Overrides, ServedModel
+from serving.protocol import Activations, NotAvailable, Overloaded, Overrides, ServedModel
 from serving.schema import TranslateRequest
 from serving.service import Activity
 from serving.v1 import parse
@@ -63,15 +64,22 @@ class FakeBackend:
             raise ZeroDivisionError(SECRET)
         best = overrides.n_best or 1
         return [
-            Translation(text, tuple(Hypothesis(text.upper().replace("{{X", "{{x"), -float(rank)) for rank in range(best)), 3, 4)
+            Translation(
+                text, tuple(Hypothesis(text.upper().replace("{{X", "{{x"), -float(rank)) for rank in range(best)), 3, 4
+            )
             for text in texts
         ]
-
 
     async def score(
         self, model: str, pairs: list[tuple[str, str]], overrides: Overrides, timeout_s: float
     ) -> list[Hypothesis]:
         return [Hypothesis(target, -float(len(source))) for source, target in pairs]
+
+    async def activations(self, model: str, text: str, translation: str | None, timeout_s: float) -> Activations:
+        if text == "no torch":
+            raise NotAvailable("activations need PyTorch")
+        layers = (np.zeros((2, 3), np.float32), np.ones((2, 3), np.float32))
+        return Activations(translation or text.upper(), (text, "</s>"), (text.upper(), "</s>"), layers, layers)
 
 
 @pytest.fixture

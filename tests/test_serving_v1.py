@@ -150,6 +150,33 @@ def test_what_is_wrong_with_a_score(client: TestClient, body: dict[str, Any], sa
     assert said in message
 
 
+def test_what_the_layers_do(client: TestClient) -> None:
+    found = client.post("/v1/activations", json={"text": "I am tired."}).json()
+    assert found["translation"] == "Ich bin müde."
+    assert [len(layer) for layer in found["encoder"]] == [len(found["source_subwords"])] * 3
+    assert [len(layer) for layer in found["decoder"]] == [len(found["target_subwords"])] * 3
+    assert {len(step) for layer in found["encoder"] for step in layer} == {len(found["encoder"][0][0])}
+    given = client.post("/v1/activations", json={"text": "I am tired.", "translation": "Ja."}).json()
+    assert given["translation"] == "Ja."
+    assert given["encoder"] == found["encoder"]
+    assert given["decoder"][0][1] != found["decoder"][0][1]
+    for body, status, said in (
+        ({"text": ""}, 422, "the text is empty"),
+        ({"text": "cat " * 2000}, 422, "the model takes up to"),
+        ({"text": ["a"]}, 422, "text"),
+        ({"text": "a", "target": "zz"}, 404, "no model"),
+        ({"text": "a", "tokens": True}, 422, "unknown key"),
+    ):
+        answer = problem(client.post("/v1/activations", json=body))
+        assert (answer[0], said in answer[2]) == (status, True), answer
+
+
+def test_what_this_installation_can_not_do_is_501() -> None:
+    with TestClient(create_app(FakeBackend(), CONFIG), raise_server_exceptions=False) as client:
+        found = problem(client.post("/v1/activations", json={"text": "no torch"}))
+        assert found == (501, "not_available", "activations need PyTorch")
+
+
 def test_health_by_its_other_name(client: TestClient) -> None:
     assert client.get("/v2/health/live").json() == {"live": True}
     assert client.get("/v2/health/ready").json() == {"ready": True}
