@@ -13,7 +13,7 @@ from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, 
 from ray.serve.handle import DeploymentHandle
 
 from nmt.inference.types import Hypothesis, Translation
-from serving.protocol import Activations, Overloaded, Overrides, Refusal, ServedModel, Unavailable
+from serving.protocol import Grid, Overloaded, Overrides, Refusal, ServedModel, Unavailable
 
 T = TypeVar("T")
 
@@ -36,7 +36,7 @@ class Model(Protocol):
     ) -> list[Hypothesis] | Refusal:
         """What each given translation is worth, or why not."""
 
-    async def activations(self, text: str, translation: str | None, timeout_s: float) -> Activations | Refusal:
+    async def activations(self, text: str, translation: str | None, timeout_s: float) -> Grid | Refusal:
         """What its layers do with one sentence, or why not."""
 
     async def describe(self) -> ServedModel:
@@ -91,12 +91,12 @@ class RemoteModel:
             await asyncio.gather(*tasks, return_exceptions=True)
         return found
 
-    async def activations(self, text: str, translation: str | None, timeout_s: float) -> Activations | Refusal:
+    async def activations(self, text: str, translation: str | None, timeout_s: float) -> Grid | Refusal:
         """As of a replica."""
 
-        async def attempt() -> Activations | Refusal:
+        async def attempt() -> Grid | Refusal:
             response = self._handle.activations.remote(text, translation, timeout_s)
-            return cast("Activations | Refusal", await response)
+            return cast("Grid | Refusal", await response)
 
         return await self._retrying(attempt)
 
@@ -168,7 +168,7 @@ class Models:
         """By the model of that name."""
         return _accepted(await self._named(model).score(pairs, overrides, timeout_s))
 
-    async def activations(self, model: str, text: str, translation: str | None, timeout_s: float) -> Activations:
+    async def activations(self, model: str, text: str, translation: str | None, timeout_s: float) -> Grid:
         """By the model of that name."""
         result = await self._named(model).activations(text, translation, timeout_s)
         if isinstance(result, Refusal):

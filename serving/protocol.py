@@ -92,8 +92,9 @@ class Refusal:
 
 
 @dataclass(frozen=True, slots=True)
-class Activations:
-    """What each layer hands on at each step, H_t^L: encoder (S, H), decoder (T, H), lowest first, of S source and T target subwords."""
+class Grid:
+    """A translation, and what each layer hands on at each step, H_t^L: encoder (S, H), decoder (T, H), lowest layer first, of S source and
+    T target subwords."""
 
     translation: str
     source: tuple[str, ...]
@@ -127,7 +128,7 @@ class Backend(Protocol):
         Raises as `translate`.
         """
 
-    async def activations(self, model: str, text: str, translation: str | None, timeout_s: float) -> Activations:
+    async def activations(self, model: str, text: str, translation: str | None, timeout_s: float) -> Grid:
         """What the layers of the model of that name do with one sentence, and its translation, given or its own.
 
         Raises as `translate`, and `NotAvailable` where the translators can't look inside.

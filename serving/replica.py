@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import importlib.util
 from collections.abc import Awaitable
 from pathlib import Path
-from typing import Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Protocol, TypeVar, cast
 
 from nmt.errors import InputError, NMTError
 from nmt.inference.bundle import Bundle, ModelInfo
@@ -21,7 +22,10 @@ from serving import admission, scaling
 from serving.admission import Admission
 from serving.config import ServeConfig
 from serving.metrics import EngineMetrics
-from serving.protocol import Activations, DeadlineExceeded, Overrides, Refusal, ServedModel, Unavailable
+from serving.protocol import DeadlineExceeded, Grid, Overrides, Refusal, ServedModel, Unavailable
+
+if TYPE_CHECKING:
+    from nmt.inference.activations import Activations
 
 _CANARY = "Good morning!"
 _T = TypeVar("_T")
@@ -49,14 +53,10 @@ class Translator(admission.Translator, Protocol):
         """Raise `InputError` for a text that cannot be translated."""
 
 
-def _looked_into(path: Path, text: str, translation: str | None) -> Activations:
-    from nmt.inspection.sentence import inspect
+def _looked_into(path: Path, text: str, translation: str) -> Activations:
+    from nmt.inference.activations import activations
 
-    found = inspect(Bundle.open(path), text, translation, threads=1)
-    encoder, decoder = (
-        tuple(layer.float().numpy() for layer in layers) for layers in (found.capture.encoder, found.capture.decoder)
-    )
-    return Activations(found.translation, found.source, found.target, encoder, decoder)
+    return activations(Bundle.open(path), text, translation)
 
 
 class TranslatorReplica:
@@ -97,19 +97,26 @@ class TranslatorReplica:
 
         return await _or_refusal(work())
 
-    async def activations(self, text: str, translation: str | None, timeout_s: float) -> Activations | Refusal:
+    async def activations(self, text: str, translation: str | None, timeout_s: float) -> Grid | Refusal:
         """What the layers do with one sentence, or why that is not said. One at a time; takes PyTorch and a second copy of the model."""
-        try:
-            async with asyncio.timeout(timeout_s), self._looking:
-                return await asyncio.to_thread(_looked_into, self._path, text, translation)
-        except ImportError:
+        if importlib.util.find_spec("torch") is None:
             return Refusal(
                 "not_available", "activations need PyTorch where the models are: pip install 'strata-nmt[train]'"
             )
+        if translation is None:
+            plain = Overrides(n_best=1, split_sentences=False, keep_placeholders=False)
+            said = await self.translate([text], plain, timeout_s)
+            if isinstance(said, Refusal):
+                return said
+            translation = said[0].text
+        try:
+            async with asyncio.timeout(timeout_s), self._looking:
+                found = await asyncio.to_thread(_looked_into, self._path, text, translation)
         except NMTError as error:
             return Refusal("input", str(error))
         except TimeoutError:
             return Refusal("deadline", f"not done within {timeout_s:.1f} s")
+        return Grid(translation, found.source, found.target, found.encoder, found.decoder)
 
     async def describe(self) -> ServedModel:
         """What this replica serves."""

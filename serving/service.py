@@ -19,7 +19,7 @@ from serving.access import Access
 from serving.config import Limits, ServeConfig
 from serving.errors import Refused
 from serving.jobs import Desk, Jobs
-from serving.protocol import Activations, Backend, DeadlineExceeded, Overloaded, Overrides, ServedModel, Unavailable
+from serving.protocol import Backend, DeadlineExceeded, Grid, Overloaded, Overrides, ServedModel, Unavailable
 from serving.quota import Quota
 from serving.routing import Wanted, choose, towards, translate_along
 
@@ -121,11 +121,11 @@ class Service:
 
     async def activations(
         self, request: Request, text: str, translation: str | None, wanted: Wanted
-    ) -> tuple[ServedModel, Activations]:
+    ) -> tuple[ServedModel, Grid]:
         """The model, and what its layers do with one sentence. Raises as `translate`, and `NotAvailable`."""
         check([text, translation or ""], wanted.overrides, self.config.limits)
 
-        async def work() -> tuple[ServedModel, Activations]:
+        async def work() -> tuple[ServedModel, Grid]:
             (model,) = choose(wanted, await self.backend.models(), pivot=False)
             request.state.pair = f"{model.info.source_language}-{model.info.target_language}"
             seconds = self.config.deadline_s

@@ -17,7 +17,7 @@ from nmt.text.normalize import normalize
 from nmt.text.segment import stretches
 from serving import errors
 from serving.errors import Refused
-from serving.protocol import Activations, Overrides, ServedModel
+from serving.protocol import Grid, Overrides, ServedModel
 from serving.routing import Wanted, choose
 from serving.schema import (
     ActivationsRequest,
@@ -204,7 +204,7 @@ def _shown(asked: TranslateRequest | ScoreRequest, found: Hypothesis) -> dict[st
     }
 
 
-def _activations(model: ServedModel, found: Activations) -> JSONResponse:
+def _activations(model: ServedModel, found: Grid) -> JSONResponse:
     encoder, decoder = ([layer.round(5).tolist() for layer in layers] for layers in (found.encoder, found.decoder))
     answer = {
         "translation": found.translation,

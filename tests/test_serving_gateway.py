@@ -21,7 +21,7 @@ from serving.config import Limits, ServeConfig, ServeFile, check_models, load
 from serving.errors import Refused
 from serving.gateway import create_app
 from serving.middleware import ControlHeaders, clean_request_id
-from serving.protocol import Activations, NotAvailable, Overloaded, Overrides, ServedModel
+from serving.protocol import Grid, NotAvailable, Overloaded, Overrides, ServedModel
 from serving.schema import TranslateRequest
 from serving.service import Activity
 from serving.v1 import parse
@@ -75,11 +75,11 @@ class FakeBackend:
     ) -> list[Hypothesis]:
         return [Hypothesis(target, -float(len(source))) for source, target in pairs]
 
-    async def activations(self, model: str, text: str, translation: str | None, timeout_s: float) -> Activations:
+    async def activations(self, model: str, text: str, translation: str | None, timeout_s: float) -> Grid:
         if text == "no torch":
             raise NotAvailable("activations need PyTorch")
         layers = (np.zeros((2, 3), np.float32), np.ones((2, 3), np.float32))
-        return Activations(translation or text.upper(), (text, "</s>"), (text.upper(), "</s>"), layers, layers)
+        return Grid(translation or text.upper(), (text, "</s>"), (text.upper(), "</s>"), layers, layers)
 
 
 @pytest.fixture

@@ -162,7 +162,8 @@ def test_what_the_layers_do(client: TestClient) -> None:
     assert given["decoder"][0][1] != found["decoder"][0][1]
     for body, status, said in (
         ({"text": ""}, 422, "the text is empty"),
-        ({"text": "cat " * 2000}, 422, "the model takes up to"),
+        ({"text": "a", "translation": "ja " * 2000}, 422, "the translation has"),
+        ({"text": "cat " * 2000}, 422, "are looked into in one piece"),
         ({"text": ["a"]}, 422, "text"),
         ({"text": "a", "target": "zz"}, 404, "no model"),
         ({"text": "a", "tokens": True}, 422, "unknown key"),

@@ -36,7 +36,8 @@ _RAW = _names("script style xmp iframe noembed noframes plaintext textarea")  # 
 _KEPT = _RAW | _names("code kbd samp var pre svg math template object")
 _UNSEEN = _names("script style template")  # of which a reader sees nothing
 _SPACE = " \t\n\r\f"
-_MOST = 100  # elements in a passage
+_LETTERS = range(0x20000, 0x2A6DF)  # of rare ideographs, for what is held
+_MOST = 100  # elements and placeholders in a passage
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +163,7 @@ class Html:
             token = cut[number]
             last = ends.get(number, number) if token.kept else number
             raw = self._page[token.start : cut[last].end]
-            if token.name in ("", "!") or (number in inline and len(collected.elements) < _MOST):
+            if token.name in ("", "!") or (number in inline and collected.size < _MOST):
                 collected.add(token, raw, whole=token.kept is True and last > number)
             else:
                 self._pieces += [*collected.flush(token.start), raw]
@@ -225,6 +226,11 @@ class _Collected:
     )  # of elements: place in the list, name, start, tag
     left: set[str] = field(default_factory=set)  # names of elements that ended with one around them
     held: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def size(self) -> int:
+        """Elements and placeholders so far."""
+        return len(self.elements) + len(self.held)
 
     def add(self, token: _Token, raw: str, whole: bool) -> None:
         """Text or an inline tag; `whole` if `raw` is an element whose content stays."""
@@ -299,8 +305,13 @@ class _Collected:
 
 
 def _filled(slot: _Slot, found: Hypothesis) -> str:
-    written = slot.passage.write(found.text, found.alignment, lambda text: html.escape(text, quote=False))
-    for placeholder, raw in slot.held.items():
-        before, there, after = written.partition(placeholder)
-        written = before + raw + after if there else f"{before} {raw}"
+    letters = (letter for letter in map(chr, _LETTERS) if letter not in found.text)
+    said, stand_ins = found.text, {}
+    for placeholder, raw in slot.held.items():  # a letter each, within which no element ends
+        letter = next(letters)
+        stand_ins[letter] = raw
+        said = said.replace(placeholder, letter, 1) if placeholder in said else f"{said} {letter}"
+    written = slot.passage.write(said, found.alignment, lambda text: html.escape(text, quote=False))
+    for letter, raw in stand_ins.items():
+        written = written.replace(letter, raw, 1)
     return written + slot.after
