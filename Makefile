@@ -39,7 +39,7 @@ $(BIN)/python:
 
 $(VENV)/.serve: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "installing what serving needs (a minute or two)"
-	@$(PIP) --editable '.[serve]'
+	@$(PIP) --editable '.[serve,documents]'
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python

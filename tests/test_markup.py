@@ -175,6 +175,9 @@ def test_what_a_reader_sees() -> None:
         ("a <img> b", "b a", "0-1 1-0", "b a<img> "),
         ("<b>all of it</b>", "alles davon hier", "", "<b>alles davon hier</b>"),  # without links
         ("a <b>b</b>", "x < y", "0-0 1-2", "x &lt; <b>y</b>"),
+        ("<b>so</b><code>x</code> y", "so{{x0}} y", "0-0 1-1", "<b>so<code>x</code></b> y"),
+        ("<b>so</b> <code>x</code>", "{{x0}} also", "0-1 1-0", "<code>x</code> <b>also</b>"),
+        ("so <code>x</code>", "also", "0-0", "also <code>x</code>"),  # never lost
         ("un<b>real</b>", "unwirklich", "0-0", "<b>unwirklich</b>"),
     ],
 )
