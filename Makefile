@@ -30,6 +30,7 @@ soak: $(VENV)/.dev
 	$(BIN)/python benchmarks/prepare_memory.py
 	$(BIN)/python benchmarks/decode_soak.py --minutes 30
 	$(BIN)/python benchmarks/serve_soak.py --minutes 30
+	STRATA_FUZZ_S=300 $(BIN)/python -m pytest -s tests/test_openapi.py
 
 # A stamp says what is installed; it is made anew when the project's needs change. The folder alone is no proof of that.
 $(BIN)/python:

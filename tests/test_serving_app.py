@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import socket
@@ -76,6 +77,20 @@ def test_it_translates_and_describes_itself(service: Service) -> None:
     assert service.translate("x", source=None).status_code == 422
     assert httpx.get(f"{service.url}/healthz").status_code == 200
     assert httpx.get(f"{service.url}/docs").status_code == 200
+
+
+def test_streams_and_documents_come_through_the_proxy(service: Service) -> None:
+    body = {"text": ["one. two", "three"], "source": "en"}
+    with httpx.stream(
+        "POST", f"{service.url}/v1/translate", json=body, headers={"Accept": "application/x-ndjson"}, timeout=30
+    ) as answer:
+        *pieces, last = [json.loads(line) for line in answer.iter_lines()]
+    assert [(piece["index"], piece["translation"]) for piece in pieces] == [(0, "ONE."), (0, " TWO"), (1, "THREE")]
+    assert last["done"]
+    form = {"files": {"file": ("a.html", b"<p>one <b>two</b></p>" + b"<!-- x -->" * 5000)}, "data": {"target": "de"}}
+    link = httpx.post(f"{service.url}/translate_file", **form, timeout=30).json()["translatedFileUrl"]
+    assert link.startswith(f"{service.url}/download_file/")
+    assert httpx.get(link).content.startswith(b"<p>ONE <b>TWO</b></p>")
 
 
 def test_errors_come_through_the_proxy_in_our_shape(service: Service) -> None:

@@ -66,6 +66,22 @@ def test_killing_a_part_fails_no_request(service: Service, words: tuple[str, ...
     assert load.failed == []
 
 
+def test_each_gateway_knows_of_every_document(service: Service) -> None:
+    form = {"files": {"file": ("a.txt", b"one\n\ntwo\n")}, "data": {"target": "de"}}
+    numbers = [httpx.post(f"{service.url}/v1/documents", **form, timeout=30).json()["id"] for _ in range(4)]
+    for number in numbers:
+        url = f"{service.url}/v1/documents/{number}"
+        until(lambda url=url: httpx.get(url, timeout=10).json()["state"] == "done", 30, "a document")  # type: ignore[misc]
+        for _ in range(8):  # by connections of their own, so by one gateway or the other
+            assert httpx.get(f"{url}/result", timeout=10).content == b"ONE\n\nTWO\n"
+    refused = httpx.post(
+        f"{service.url}/v1/documents", files={"file": ("a.xyz", b"x")}, data={"target": "de"}, timeout=30
+    )
+    assert (refused.status_code, "can't be translated" in refused.json()["error"]["message"]) == (422, True)
+    unknown = httpx.post(f"{service.url}/v1/documents", **form | {"data": {"target": "zz"}}, timeout=30)
+    assert unknown.status_code == 404
+
+
 def test_what_a_gateway_had_in_hand_is_asked_again(service: Service) -> None:
     with under_load(service, text="sleep:0.06") as load:  # of which one is always on its way
         for _ in range(KILLS):
