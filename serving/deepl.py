@@ -151,7 +151,7 @@ def add(app: FastAPI, service: Service) -> None:
             return JSONResponse({"translations": await _translations(request, service, asked)})
 
     @router.get("/languages", response_model=list[DeepLLanguage], responses=_ERRORS)
-    async def spoken(request: Request) -> list[DeepLLanguage]:
+    async def list_languages(request: Request) -> list[DeepLLanguage]:
         """The languages of the service: those of `type` source, or target."""
         fields = await _admitted(request, service)
         kind = fields.get("type", "source")
@@ -185,7 +185,7 @@ _FORM = FORM | {
 
 def _add_documents(router: APIRouter, service: Service) -> None:
     @router.post("/document", response_model=DeepLTicket, responses=_ERRORS, openapi_extra=multipart(_FORM))
-    async def take(request: Request) -> DeepLTicket:
+    async def upload_document(request: Request) -> DeepLTicket:
         """Take a document in."""
         with service.activity.request():
             fields, upload = await read_upload(request, service, "target_lang", "source_lang", "auth_key")
@@ -198,12 +198,12 @@ def _add_documents(router: APIRouter, service: Service) -> None:
             progress = await submit(service, upload)
             return DeepLTicket(document_id=progress.number, document_key=progress.key)
 
-    @router.post("/document/{number}", response_model=DeepLDocument, responses=_ERRORS, openapi_extra=_KEY)
-    async def look(request: Request, number: str) -> JSONResponse:
+    @router.post("/document/{document_id}", response_model=DeepLDocument, responses=_ERRORS, openapi_extra=_KEY)
+    async def document_state(request: Request, document_id: str) -> JSONResponse:
         """How far a document is."""
-        progress = await _theirs(request, service, number)
+        progress = await _theirs(request, service, document_id)
         answer = DeepLDocument(
-            document_id=number,
+            document_id=document_id,
             status=progress.state,
             seconds_remaining=None if progress.seconds_left is None else math.ceil(progress.seconds_left),
             billed_characters=progress.characters if progress.state == "done" else None,
@@ -211,14 +211,14 @@ def _add_documents(router: APIRouter, service: Service) -> None:
         )
         return JSONResponse(answer.model_dump(exclude_none=True))
 
-    @router.post("/document/{number}/result", response_class=Response, responses=_ERRORS, openapi_extra=_KEY)
-    async def fetch(request: Request, number: str) -> Response:
+    @router.post("/document/{document_id}/result", response_class=Response, responses=_ERRORS, openapi_extra=_KEY)
+    async def document_result(request: Request, document_id: str) -> Response:
         """The translated document, once."""
-        progress = await _theirs(request, service, number)
-        content = await service.desk.fetch(number)
+        progress = await _theirs(request, service, document_id)
+        content = await service.desk.fetch(document_id)
         if content is None:
             raise Refused(503, progress.error or "Document translation is not done")
-        await service.desk.drop(number)
+        await service.desk.drop(document_id)
         return download(progress.name, content)
 
 

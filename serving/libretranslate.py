@@ -233,7 +233,7 @@ def _add_files(router: APIRouter, service: Service) -> None:
 
 def _add_state(router: APIRouter, service: Service) -> None:
     @router.get("/languages")
-    async def spoken() -> list[Spoken]:
+    async def list_languages() -> list[Spoken]:
         """The languages of the service, and into which each can be translated."""
         ways = _spoken(await service.models(), service.config.pivot)
         return [

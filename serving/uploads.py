@@ -116,34 +116,34 @@ def add(app: FastAPI, service: Service) -> None:
     router = APIRouter(prefix="/v1/documents", tags=["Documents"])
 
     @router.post("", status_code=202, response_model=DocumentState, responses=_ERRORS, openapi_extra=multipart(FORM))
-    async def take(request: Request) -> JSONResponse:
+    async def upload_document(request: Request) -> JSONResponse:
         """Take a document in; it is translated while you ask how far it is."""
         with service.activity.request():
             _, upload = await read_upload(request, service)
             return JSONResponse(_shown(await submit(service, upload)), 202)
 
-    @router.get("/{number}", response_model=DocumentState, responses=_ERRORS)
-    async def look(request: Request, number: str) -> JSONResponse:
+    @router.get("/{document_id}", response_model=DocumentState, responses=_ERRORS)
+    async def document_state(request: Request, document_id: str) -> JSONResponse:
         """How far a document is."""
         _admit(request, service)
-        return JSONResponse(_shown(await found(service, number)))
+        return JSONResponse(_shown(await found(service, document_id)))
 
-    @router.get("/{number}/result", response_class=Response, responses={**_ERRORS, 200: {"content": _ANY}})
-    async def fetch(request: Request, number: str) -> Response:
+    @router.get("/{document_id}/result", response_class=Response, responses={**_ERRORS, 200: {"content": _ANY}})
+    async def document_result(request: Request, document_id: str) -> Response:
         """The translated document; 409 while it is not finished."""
         _admit(request, service)
-        progress = await found(service, number)
-        content = await service.desk.fetch(number)
+        progress = await found(service, document_id)
+        content = await service.desk.fetch(document_id)
         if content is None:
             raise Refused(409, progress.error or f"the document is {progress.state}", "not_finished")
         return download(progress.name, content)
 
-    @router.delete("/{number}", status_code=204, responses=_ERRORS)
-    async def drop(request: Request, number: str) -> Response:
+    @router.delete("/{document_id}", status_code=204, responses=_ERRORS)
+    async def delete_document(request: Request, document_id: str) -> Response:
         """Forget a document, finished or not."""
         _admit(request, service)
-        await found(service, number)
-        await service.desk.drop(number)
+        await found(service, document_id)
+        await service.desk.drop(document_id)
         return Response(status_code=204)
 
     app.include_router(router)

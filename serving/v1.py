@@ -92,7 +92,7 @@ def add(app: FastAPI, service: Service) -> None:
             return await asyncio.to_thread(_activations, model, found)
 
     @router.get("/models", response_model=ModelList, responses={503: {"model": ErrorResponse}})
-    async def models() -> ModelList:
+    async def list_models() -> ModelList:
         """The models that are served."""
         return ModelList(models=[_entry(model) for model in await service.models()])
 
@@ -205,7 +205,9 @@ def _shown(asked: TranslateRequest | ScoreRequest, found: Hypothesis) -> dict[st
 
 
 def _activations(model: ServedModel, found: Grid) -> JSONResponse:
-    encoder, decoder = ([layer.round(5).tolist() for layer in layers] for layers in (found.encoder, found.decoder))
+    encoder, decoder = (
+        [layer.astype(float).round(5).tolist() for layer in layers] for layers in (found.encoder, found.decoder)
+    )
     answer = {
         "translation": found.translation,
         "model": model.info.name,
