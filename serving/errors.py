@@ -12,6 +12,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from nmt.errors import InputError
 from serving.protocol import DeadlineExceeded, NotAvailable, Overloaded, Unavailable, UnknownModel
@@ -121,7 +122,19 @@ def install(app: FastAPI, shapes: Mapping[str, Shape]) -> None:
         status = error.status_code
         response = respond(request, Told(status, words.get(status, str(error.detail))))
         response.headers.update(error.headers or {})
+        if status == 405:  # Starlette names the methods of the first route only
+            response.headers["Allow"] = ", ".join(sorted(_methods(app, request)))
         return response
+
+
+def _methods(app: FastAPI, request: Request) -> set[str]:
+    """Those that the path of a request has."""
+    found: set[str] = set()
+    for method in ("GET", "POST", "DELETE", "PUT", "PATCH"):
+        scope = {**request.scope, "method": method}
+        if any(route.matches(scope)[0] is Match.FULL for route in app.router.routes):
+            found.add(method)
+    return found
 
 
 def _describe_one(problem: Any, known: Sequence[str]) -> str:

@@ -294,3 +294,9 @@ def test_how_long_it_will_take_is_told() -> None:
         assert await jobs.look(number) is None
 
     asyncio.run(scenario())
+
+
+def test_methods_that_a_path_has_are_named(client: TestClient) -> None:
+    answer = client.put("/v1/documents/x")
+    assert (answer.status_code, answer.headers["Allow"]) == (405, "DELETE, GET")
+    assert client.get("/v1/translate").headers["Allow"] == "POST"
