@@ -13,6 +13,8 @@ from serving import languages
 from serving.errors import Refused
 from serving.protocol import Backend, Overrides, ServedModel, UnknownModel
 
+Links = tuple[tuple[int, int], ...]
+
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
@@ -92,13 +94,18 @@ def towards(model: ServedModel, overrides: Overrides) -> Overrides:
 
 def through(first: Translation, second: Translation) -> Translation:
     """A translation by way of another language, linked where both are."""
-    links: dict[int, set[int]] = {}
-    for source, between in first.hypotheses[0].alignment:
-        links.setdefault(between, set()).add(source)
+
+    def composed(before: Links, after: Links) -> Links:
+        sources: dict[int, set[int]] = {}
+        for source, between in before:
+            sources.setdefault(between, set()).add(source)
+        return tuple(sorted({(source, to) for at, to in after for source in sources.get(at, ())}))
+
     hypotheses = tuple(
         replace(
             each,
-            alignment=tuple(sorted({(source, to) for at, to in each.alignment for source in links.get(at, ())})),
+            alignment=composed(first.hypotheses[0].alignment, each.alignment),
+            anchors=composed(first.hypotheses[0].links, each.links),
             attention=(),
         )
         for each in second.hypotheses

@@ -55,6 +55,9 @@ class Shown(BaseModel):
     alignment: list[tuple[int, int]] | None = Field(
         None, description="source word and word of the translation, as white space divides them, from 0"
     )
+    anchors: list[tuple[int, int]] | None = Field(
+        None, description="of those, the surer ones: without words that only look at what another word comes from"
+    )
     attention: list[list[list[float]]] | None = Field(
         None, description="for each part a row for each subword and end mark, over those of the source"
     )

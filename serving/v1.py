@@ -198,6 +198,7 @@ def _shown(asked: TranslateRequest | ScoreRequest, found: Hypothesis) -> dict[st
         "score": found.score,
         "tokens": [(token.piece, round(token.log_p, 6)) for token in found.tokens] if asked.tokens else None,
         "alignment": list(found.alignment) if asked.alignment else None,
+        "anchors": list(found.anchors) if asked.alignment and found.anchors else None,
         "attention": [[[round(float(weight), 6) for weight in row] for row in part] for part in found.attention]
         if asked.attention
         else None,

@@ -58,7 +58,9 @@ def test_alignment_and_attention(client: TestClient) -> None:
     assert len(rows) == detail["target_tokens"] + 1
     assert all(len(row) == len(detail["source_subwords"]) for row in rows)
     assert all(sum(row) == pytest.approx(1.0, abs=0.01) for row in rows)
-    assert [sorted(each) for each in detail["alternatives"]] == [["alignment", "attention", "score", "text"]] * 2
+    assert [sorted(each) for each in detail["alternatives"]] == [
+        ["alignment", "anchors", "attention", "score", "text"]
+    ] * 2
 
 
 def test_a_prefix_and_a_glossary(client: TestClient) -> None:

@@ -88,7 +88,7 @@ class Markdown:
             return next(ways.get(character, iter(())), more)
 
         special = _any(_SPECIAL + "\n" + "".join(slot.spelled))
-        written = slot.passage.write(text, found.alignment, lambda piece: special.sub(spelled, piece))
+        written = slot.passage.write(text, found.links, lambda piece: special.sub(spelled, piece))
         missing = [raw for raw, character in zip(slot.held, held.values(), strict=True) if character not in written]
         written = " ".join([written, *missing]).translate(dict(enumerate(slot.held, _HELD)))
         for number, (label, short, full) in enumerate(slot.shortcuts, 1):

@@ -311,7 +311,7 @@ def _filled(slot: _Slot, found: Hypothesis) -> str:
         letter = next(letters)
         stand_ins[letter] = raw
         said = said.replace(placeholder, letter, 1) if placeholder in said else f"{said} {letter}"
-    written = slot.passage.write(said, found.alignment, lambda text: html.escape(text, quote=False))
+    written = slot.passage.write(said, found.links, lambda text: html.escape(text, quote=False))
     for letter, raw in stand_ins.items():
         written = written.replace(letter, raw, 1)
     return written + slot.after

@@ -196,7 +196,7 @@ def _joined(texts: Sequence[str]) -> tuple[str, list[int]]:
 def _divided(found: Hypothesis, text: str, starts: Sequence[int]) -> list[tuple[str, Links]]:
     """A translation cut into as many parts as the text has, each with its links."""
     translation = found.text.strip()
-    cuts = _cuts(translation, found.alignment, text, starts)
+    cuts = _cuts(translation, found.links, text, starts)
     bounds = list(zip([0, *cuts], [*cuts, len(translation)], strict=True))
     parts = [translation[first:last].strip() for first, last in bounds]
     texts = [text[first:last] for first, last in zip(starts, [*starts[1:], len(text)], strict=True)]
@@ -207,7 +207,7 @@ def _divided(found: Hypothesis, text: str, starts: Sequence[int]) -> list[tuple[
     links = [
         tuple(
             (source - sources[number], target - targets[number])
-            for source, target in found.alignment
+            for source, target in found.links
             if sources[number] <= source < sources[number + 1] and targets[number] <= target < targets[number + 1]
         )
         for number in range(len(parts))

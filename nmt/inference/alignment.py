@@ -15,12 +15,13 @@ Weights = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Word:
-    """A word of a translation, the number of the source word that it comes from, None where the model looked at none, and what share of the
-    attention went there."""
+    """A word of a translation, the number of the source word that it comes from, None where the model looked at none, what share of the
+    attention went there, and whether no other word looks there more."""
 
     text: str
     source: int | None
     share: float = 1.0
+    mutual: bool = True
 
 
 def word_numbers(pieces: Sequence[str]) -> list[int]:
@@ -61,7 +62,11 @@ def aligned(attention: Weights, source: Sequence[int], target: Sequence[str]) ->
     for number, piece in zip(word_numbers(target), target, strict=True):
         texts[number] += piece.replace(SPACE, "")
     best, end = looks.argmax(axis=1), looks.shape[1] - 1
-    shares = looks.max(axis=1) / np.maximum(looks.sum(axis=1), 1e-9)
+    shared = looks / np.maximum(looks.sum(axis=1, keepdims=True), 1e-9)
+    shares, most = shared.max(axis=1), shared.argmax(axis=0) if len(looks) else best
     said = [place for place, text in enumerate(texts) if text]
-    words = [Word(texts[i], None if best[i] == end else int(best[i]), float(shares[i])) for i in said]
+    words = [
+        Word(texts[i], None if best[i] == end else int(best[i]), float(shares[i]), bool(most[best[i]] == i))
+        for i in said
+    ]
     return words, looks[said]

@@ -172,6 +172,7 @@ def _hypothesis(text: str, shown: Mapping[str, Any]) -> Hypothesis:
         tuple(TokenScore(*each) for each in shown.get("tokens") or ()),
         tuple((source, target) for source, target in shown.get("alignment") or ()),
         tuple(np.array(part, np.float32) for part in shown.get("attention") or ()),
+        tuple((source, target) for source, target in shown.get("anchors") or ()),
     )
 
 

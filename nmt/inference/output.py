@@ -17,6 +17,7 @@ from nmt.text.normalize import normalize
 from nmt.text.placeholders import Kept
 from nmt.text.tokenizer import EOS, UNK, Tokenizer
 
+_MARKS = ".,;:!?()[]{}'\"„“”‚‘’«»"
 UNSPACED = {"zh", "ja", "th", "lo", "km", "my", "bo"}  # languages whose sentences are joined without a space
 
 
@@ -145,15 +146,21 @@ class Output:
 
     def hypothesis(self, chosen: Chosen, alignment: bool) -> Hypothesis:
         """One candidate translation, with the links of its words where `alignment` is wanted and the model shows them."""
-        text, links, before, words = "", [], 0, 0  # source words of the parts before, target words so far
+        text, before, words = "", 0, 0  # source words of the parts before, target words so far
+        links: list[tuple[int, int, bool]] = []
         for number, (part, candidate) in enumerate(chosen):
             said, piece = self._said(part, candidate)
             between, goes_on = self._between(part, bool(piece and text), first=not number)
             before += len(between.split()) - goes_on
             words += len(between.split()) - bool(text and piece and not between)
             places = itertools.accumulate((len(word.text.split()) for word in said), initial=words)
+            copied = _copied(part, said)
             links += [
-                (before + part.source_word(word.source), place)
+                (
+                    before + part.source_word(word.source),
+                    place,
+                    word.text == copied[word.source] if word.source in copied else word.mutual,
+                )
                 for word, place in zip(said, places, strict=False)
                 if word.source is not None
             ]
@@ -164,8 +171,9 @@ class Output:
             text,
             sum(candidate.score for _, candidate in chosen) / len(chosen),
             tuple(token for _, candidate in chosen for token in self._tokens(candidate)),
-            tuple(sorted(links)) if alignment else (),
+            tuple(sorted({(source, target) for source, target, _ in links})) if alignment else (),
             tuple(c.attention for _, c in chosen if c.attention is not None) if alignment else (),
+            _anchors(links) if alignment else (),
         )
 
     def _between(self, part: Part, words: bool, first: bool) -> tuple[str, bool]:
@@ -196,3 +204,19 @@ class Output:
     def _tokens(self, candidate: Candidate) -> Iterator[TokenScore]:
         pieces = self._vocabularies.target.pieces([*candidate.ids, EOS])
         return itertools.starmap(TokenScore, zip(pieces, candidate.each, strict=False))
+
+
+def _copied(part: Part, said: Sequence[Word]) -> dict[int, str]:
+    """The words of a translation that are what they come from, by the source word."""
+    words = [word.strip(_MARKS) for word in part.content.split(" ")]
+    return {
+        word.source: word.text
+        for word in said
+        if word.source is not None and word.text.strip(_MARKS) == words[word.source]
+    }
+
+
+def _anchors(links: Sequence[tuple[int, int, bool]]) -> tuple[tuple[int, int], ...]:
+    """The links without those that are nobody's best of a source word that has such."""
+    sure = {source for source, _, mutual in links if mutual}
+    return tuple(sorted({(source, target) for source, target, mutual in links if mutual or source not in sure}))

@@ -75,6 +75,12 @@ class Hypothesis:
     tokens: tuple[TokenScore, ...] = ()
     alignment: tuple[tuple[int, int], ...] = ()
     attention: tuple[NDArray[np.float32], ...] = field(default=(), compare=False)
+    anchors: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def links(self) -> tuple[tuple[int, int], ...]:
+        """The surest that is known of which word comes from which."""
+        return self.anchors or self.alignment
 
 
 @dataclass(frozen=True, slots=True)
