@@ -52,6 +52,7 @@ class Files(Section):
     bytes: int = Field(20_000_000, ge=1024, description="bytes of one file")
     characters: int = Field(1_000_000, ge=1, description="characters of its text")
     kept: int = Field(100, ge=1, description="documents at the same time, waiting, running and finished")
+    total_bytes: int = Field(200_000_000, ge=1024, description="bytes of all of them together")
     at_a_time: int = Field(2, ge=1, description="documents that are being translated at the same time")
     expire_s: float = Field(3600.0, gt=0, description="how long a document is kept once it is finished")
     wait_s: float = Field(600.0, gt=0, description="how long /translate_file waits for its document")

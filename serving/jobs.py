@@ -73,6 +73,7 @@ class Desk(Protocol):
 class _Job:
     progress: Progress
     expires: float
+    size: int  # bytes, of the upload and then of the result
     task: asyncio.Task[None] | None = None
     result: bytes = b""
     since: float = field(default_factory=time.monotonic)
@@ -95,9 +96,11 @@ class Jobs:
             raise InputError(f"the file has {len(upload.content)} bytes; at most {self._limits.bytes} are allowed")
         if len(self._jobs) >= self._limits.kept:
             raise Overloaded(f"{len(self._jobs)} documents are kept already", 10.0)
+        if sum(job.size for job in self._jobs.values()) + len(upload.content) > self._limits.total_bytes:
+            raise Overloaded("the documents that are kept already leave no room for this one", 10.0)
         number = secrets.token_hex(16)
         progress = Progress(number, secrets.token_hex(16), upload.name, "queued", target=upload.target)
-        job = self._jobs[number] = _Job(progress, time.monotonic() + self._limits.expire_s)
+        job = self._jobs[number] = _Job(progress, time.monotonic() + self._limits.expire_s, len(upload.content))
         try:
             document = await asyncio.to_thread(open_document, upload.content, upload.name)
             characters = sum(map(len, document.texts))
@@ -165,6 +168,7 @@ class Jobs:
                     self._tell(job, done=len(found))
                 hypotheses = [each.hypotheses[0] for each in found]
                 job.result = await asyncio.to_thread(document.write, hypotheses)
+                job.size = len(job.result)
                 self._tell(job, state="done", truncated=sum(each.truncated for each in found))
         except Exception as error:
             words = str(error) if isinstance(error, InputError) else "internal error; the server's log has the details"

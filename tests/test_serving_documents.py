@@ -264,6 +264,18 @@ def test_a_document_waits_where_a_request_would_be_refused(monkeypatch: pytest.M
     asyncio.run(scenario())
 
 
+def test_documents_have_a_room_that_ends() -> None:
+    async def scenario() -> None:
+        jobs = Jobs(FakeBackend(), FILES.model_copy(update={"total_bytes": 1024}), True, 5.0)
+        first = (await jobs.submit(Upload("a.txt", b"hang" + b"\n" * 600, "de", "en"))).number
+        with pytest.raises(Overloaded, match="leave no room"):
+            await jobs.submit(Upload("a.txt", b"\n" * 600, "de", "en"))
+        await jobs.drop(first)
+        await jobs.submit(Upload("a.txt", b"\n" * 600, "de", "en"))
+
+    asyncio.run(scenario())
+
+
 def test_documents_expire(monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario() -> None:
         jobs = Jobs(FakeBackend(), FILES.model_copy(update={"expire_s": 0.2}), True, 5.0)
