@@ -115,11 +115,12 @@ def test_the_command_line_at_a_server(url: str, tmp_path: Path, capsys: pytest.C
 
 @pytest.mark.timeout(600)
 def test_the_test_split_is_the_same_by_all_ways(
-    corpora: Path, url: str, translator: Translator, tmp_path: Path
+    corpora: Path, url: str, translator: Translator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Command line in a process of its own, Python and HTTP: every line of the published test split."""
     from nmt.evaluation.evaluate import corpus_test_set
 
+    monkeypatch.setenv("NMT_CORPORA", str(corpora))
     texts = [source for source, _ in corpus_test_set("tatoeba-en-de", "test").pairs]
     assert len(texts) == 2000
     file = tmp_path / "texts"

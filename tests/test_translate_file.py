@@ -23,7 +23,7 @@ def test_documents_are_written_beside_or_where_they_are_wanted(
     text.write_bytes(b"I am tired.\r\n\r\n- Where is the station?\r\n")
     assert main(["translate-file", BUNDLE, str(page), str(text)]) == 0
     assert capsys.readouterr().out.splitlines() == [str(tmp_path / "page.de.html"), str(tmp_path / "notes.de.txt")]
-    assert (tmp_path / "page.de.html").read_text(encoding="utf-8") == "<p>Ich habe <b>ein großes Haus</b>.</p>\n"
+    assert (tmp_path / "page.de.html").read_text(encoding="utf-8") == "<p>Ich habe ein <b>großes Haus</b>.</p>\n"
     assert (tmp_path / "notes.de.txt").read_bytes() == "Ich bin müde.\r\n\r\n- Wo ist der Bahnhof?\r\n".encode()
     assert main(["translate-file", BUNDLE, str(page)]) == 2
     assert "add --force" in capsys.readouterr().err
