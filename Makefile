@@ -14,7 +14,7 @@ serve: $(VENV)/.serve
 
 # Two files of tests at a time, and then, one at a time, those that want the machine for themselves.
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m 'not alone'
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder -m 'not alone'
 	$(BIN)/python -m pytest -m alone
 
 lint: $(VENV)/.dev

@@ -15,6 +15,23 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # several at a time share the cores; be
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
+# The files that take longest go first, so that at the end no process is left with one while the other has nothing to do.
+LONG = (
+    "test_quickstart",
+    "test_world",
+    "test_openapi",
+    "test_resume",
+    "test_study",
+    "test_client",
+    "test_gpu_benchmarks",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the long files first."""
+    items.sort(key=lambda item: item.path.stem not in LONG)
+
+
 def unavailable(reason: str) -> None:
     """Skip the test for `reason`; where everything is required (STRATA_REQUIRE_ALL), fail instead."""
     if os.environ.get("STRATA_REQUIRE_ALL"):

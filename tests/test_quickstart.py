@@ -14,8 +14,6 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.alone
-
 
 def nmt(*arguments: str) -> str:
     """Run the command in a process of its own and return what it printed."""

@@ -38,7 +38,12 @@ class WorkerHealthCheckFailedError(Exception):
 
 SHAPE = ("train.batch_tokens=1024", "train.accumulate=2", "validation.sentences=5", "validation.every=20")
 LONG = (*SHAPE, "train.max_steps=40", "train.save_every=5")
-pytestmark = pytest.mark.alone
+pytestmark = [
+    pytest.mark.alone,
+    pytest.mark.skipif(
+        "STRATA_REQUIRE_ALL" not in os.environ, reason="starts Ray again and again, which takes minutes: .ci/run does"
+    ),
+]
 
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
