@@ -12,6 +12,7 @@ from ray.serve.handle import DeploymentHandle
 from nmt.errors import InputError
 from serving.backend import Models, RemoteModel
 from serving.config import ServeConfig
+from serving.errors import Refused
 from serving.jobs import Jobs, Progress, Upload
 from serving.protocol import Refusal, Unavailable, UnknownModel
 
@@ -34,6 +35,8 @@ class DeskReplica:
             return Refusal("input", str(error))
         except UnknownModel as error:
             return Refusal("unknown_model", str(error))
+        except Refused as error:
+            return Refusal("input", error.message)
         except Unavailable as error:
             return Refusal("overloaded", str(error), error.retry_after)
 

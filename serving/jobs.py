@@ -176,6 +176,7 @@ class Jobs:
             self._tell(job, state="error", error=words)
         finally:
             job.expires = time.monotonic() + self._limits.expire_s
+            asyncio.get_running_loop().call_later(self._limits.expire_s + 0.1, self._expire)
 
     async def _translate(self, job: _Job, texts: list[str]) -> list[Translation]:
         """A document can wait where a request can't."""

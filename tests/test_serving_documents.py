@@ -283,7 +283,8 @@ def test_documents_expire(monkeypatch: pytest.MonkeyPatch) -> None:
         stuck = (await jobs.submit(Upload("a.txt", b"hang", "de", "en"))).number
         await asyncio.sleep(0.1)
         assert await jobs.fetch(done) == b"YES"
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(0.4)
+        assert jobs._jobs == {}  # without being asked for
         assert await jobs.look(done) is None
         assert await jobs.look(stuck) is None
         assert await jobs.fetch(done) is None
