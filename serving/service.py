@@ -95,7 +95,9 @@ class Service:
             route, some = await self._translate(request, passages[start : start + at_a_time], wanted, ends)
             found += some
         each = iter(found)
-        return route, [page.translation([next(each) for _ in page.texts]) for page in pages]
+        its = [[next(each) for _ in page.texts] for page in pages]
+        both = zip(pages, its, strict=True)
+        return route, await asyncio.to_thread(lambda: [page.translation(some) for page, some in both])
 
     async def _translate(
         self, request: Request, texts: list[str], wanted: Wanted, ends: float

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -167,3 +168,10 @@ def test_the_same_on_both_backends() -> None:
         batch.step()
     found: list[Candidate] = other.finished
     assert found[0].ids == torch_found[0].ids
+
+
+def test_a_large_glossary_takes_no_long_time() -> None:
+    glossary = Glossary({f"term {number} {'x' * (number % 90)}": "y" for number in range(1000)})
+    started = time.process_time()
+    assert glossary.phrases("term the cat " * 8000 + "term 999 " + "x" * 9) == ["y"]
+    assert time.process_time() - started < 3.0

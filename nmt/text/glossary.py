@@ -10,6 +10,9 @@ from nmt.errors import InputError
 from nmt.text.lines import read_lines
 from nmt.text.normalize import normalize
 
+_PIECE = re.compile(r"\w+|[^\w\s]")
+_WORD = re.compile(r"\w")
+
 
 class Glossary:
     """Terms and their translations.
@@ -24,10 +27,12 @@ class Glossary:
         for term, translation in self.terms.items():
             if not term or not translation:
                 raise InputError(f"glossary: {term or translation!r} has an empty side")
-        longest_first = sorted(self.terms, key=lambda term: (-len(term), term))
-        alternatives = "|".join(f"({_first_letter(term)})" for term in longest_first)
-        self._names = longest_first
-        self._pattern = re.compile(rf"(?<!\w)(?:{alternatives})(?!\w)") if longest_first else None
+        self._forms = {form: term for term in self.terms for form in (_capital(term), term)}
+        self._lengths: dict[str, list[int]] = {}  # of forms by their first words, longest first
+        for form in sorted(self._forms, key=len, reverse=True):
+            lengths = self._lengths.setdefault(_PIECE.findall(form)[0], [])
+            if len(form) not in lengths[-1:]:
+                lengths.append(len(form))
 
     @classmethod
     def read(cls, path: Path) -> Glossary:
@@ -47,17 +52,24 @@ class Glossary:
 
     def phrases(self, text: str) -> list[str]:
         """The translations of the terms in `text`, each once, in the order of the text."""
-        if self._pattern is None:
+        if not self.terms:
             return []
-        found = (
-            self.terms[self._names[(match.lastindex or 1) - 1]] for match in self._pattern.finditer(normalize(text))
-        )
-        return list(dict.fromkeys(found))
+        text, end = normalize(text), 0
+        found: dict[str, None] = {}
+        for piece in _PIECE.finditer(text):
+            start = piece.start()
+            if start < end or (start and _WORD.match(text[start - 1])):
+                continue
+            for length in self._lengths.get(piece[0], ()):
+                term = self._forms.get(text[start : start + length])
+                if term is not None and not _WORD.match(text[start + length : start + length + 1]):
+                    found[self.terms[term]] = None
+                    end = start + length
+                    break
+        return list(found)
 
 
-def _first_letter(term: str) -> str:
-    first, rest = term[0], re.escape(term[1:])
-    capital = first.upper()
-    return (
-        f"[{first}{capital}]" if first.isalpha() and len(capital) == 1 and capital != first else re.escape(first)
-    ) + rest
+def _capital(term: str) -> str:
+    """The term as at the beginning of a sentence."""
+    first = term[0].upper()
+    return first + term[1:] if len(first) == 1 else term
