@@ -76,6 +76,12 @@ def test_what_has_no_space_between_is_one() -> None:
     assert [text.text for text in _kept("Turn %1$s/%2$s and {a}-{b} now")] == ["%1$s/%2$s", "{a}-{b}"]
 
 
+def test_a_digit_that_is_held_is_no_number_before_a_percent_sign() -> None:
+    for text in ("https://example.org/a%20 %s", "%1 %s", "`a1` %d %d"):
+        assert " ".join(held.text for held in _kept(text)) == text
+    assert [held.text for held in _kept("{x} 20 %s")] == ["{x}"]
+
+
 def test_stand_ins_are_words_that_the_text_has_not() -> None:
     read, _ = hold("Tom and 37 of {name} or %d")
     assert read == "Tom and 37 of Boston or 42"

@@ -90,12 +90,20 @@ def held_spans(text: str) -> list[tuple[int, int, str]]:
     if not _MAYBE.search(text):
         return []
     spans: list[tuple[int, int, str]] = []
-    for match in _HELD.finditer(text):
-        start, end, kind = match.start(), match.end(), match.lastgroup or "name"
+    for start, end, kind in _matches(text):
         if spans and kind != "emoji" != spans[-1][2] and not re.search(r"\s", text[spans[-1][1] : start]):
             start, kind = spans[-1][0], kind if kind == spans.pop()[2] else "name"
         spans.append((start, end, kind))
     return spans
+
+
+def _matches(text: str) -> Iterator[tuple[int, int, str]]:
+    at = 0
+    while match := _HELD.search(text, at):
+        yield match.start(), (at := match.end()), match.lastgroup or "name"
+        # A digit that is held is no number before a percent sign.
+        if text[at - 1].isdigit() and text.startswith(" %", at) and (beside := _HELD.match(text[at + 1 : at + 100])):
+            yield at + 1, (at := at + 1 + beside.end()), beside.lastgroup or "name"
 
 
 def hold(text: str, stand_ins: StandIns = STAND_INS) -> tuple[str, Kept | None]:
