@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 ROOT = Path(__file__).parent.parent
 
@@ -14,6 +15,10 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # several at a time share the cores; be
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+
+# How long an example takes says nothing on a machine that does other work, too.
+settings.register_profile("strata", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("strata")
 
 # The files that take longest go first, so that at the end no process is left with one while the other has nothing to do.
 LONG = (
