@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from nmt.documents.markup import Xml
 from serving import errors, languages
@@ -21,7 +21,7 @@ from serving.jobs import Progress, State
 from serving.mixed import detect_sources, translate_each
 from serving.protocol import Overrides
 from serving.routing import Wanted
-from serving.service import Service, check, only_strings, read_fields
+from serving.service import Service, check, read_fields, validated
 from serving.uploads import FORM, download, found, multipart, read_upload, submit
 
 PATH = "/v2"
@@ -248,13 +248,7 @@ async def _admitted(request: Request, service: Service) -> dict[str, Any]:
 
 
 async def _asked(request: Request, service: Service) -> DeepLQuestion:
-    fields = await _admitted(request, service)
-    only_strings("text", fields.get("text"))
-    try:
-        asked = DeepLQuestion.model_validate(fields)
-    except ValidationError as error:
-        names = [name for name in DeepLQuestion.model_fields if name != "auth_key"]
-        raise Refused(400, errors.describe(error.errors(include_url=False, include_input=False), names)) from None
+    asked = validated(DeepLQuestion, await _admitted(request, service), 400)
     _check_formality(asked.formality, asked.glossary_id)
     return asked
 

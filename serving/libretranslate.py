@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from nmt.documents.formats import MEDIA_TYPES
 from nmt.inference.types import Translation
@@ -23,7 +23,7 @@ from serving.errors import Refused, Told
 from serving.mixed import detect_sources, translate_each
 from serving.protocol import DeadlineExceeded, Overrides, ServedModel
 from serving.routing import Wanted
-from serving.service import Service, check, only_strings, read_fields
+from serving.service import Service, check, read_fields, validated
 from serving.uploads import FORM, download, found, multipart, read_upload, submit
 
 PATHS = ("/translate", "/detect", "/languages", "/frontend", "/health", "/spec", "/translate_file", "/download_file")
@@ -149,12 +149,7 @@ async def _asked(request: Request, service: Service, kind: type[_Asked]) -> _Ask
     number = fields.get("alternatives")
     if isinstance(number, str) and number.isdecimal() and len(number) < 10:
         fields["alternatives"] = int(number)
-    only_strings("q", fields.get("q"))
-    try:
-        asked = kind.model_validate(fields)
-    except ValidationError as error:
-        names = [name for name in kind.model_fields if name != "api_key"]
-        raise Refused(400, errors.describe(error.errors(include_url=False, include_input=False), names)) from None
+    asked = validated(kind, fields, 400)
     if not known:
         service.access.admit(request, asked.api_key)
     return asked

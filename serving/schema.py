@@ -7,20 +7,25 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 
-class TranslateRequest(BaseModel):
-    """What `POST /v1/translate` takes. Types are strict and unknown keys are refused."""
+class _Request(BaseModel):
+    """What every request of `/v1` may say. Types are strict and unknown keys are refused."""
 
-    model_config = ConfigDict(
-        extra="forbid",
-        strict=True,
-        allow_inf_nan=False,
-        json_schema_extra={"examples": [{"text": ["Good morning!", "How are you?"]}]},
-    )
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
-    text: str | list[str] = Field(description="one text, or a list of them; the answer has the same shape")
     source: Annotated[str, Field(max_length=100)] | None = Field(None, description="source language, such as en")
     target: Annotated[str, Field(max_length=100)] | None = Field(None, description="target language, such as de")
     model: Annotated[str, Field(max_length=200)] | None = Field(None, description="a name from /v1/models")
+    api_key: Annotated[str, Field(max_length=200)] | None = Field(
+        None, description="where keys are asked for; better in the header Authorization: Bearer KEY"
+    )
+
+
+class TranslateRequest(_Request):
+    """What `POST /v1/translate` takes."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"text": ["Good morning!", "How are you?"]}]})
+
+    text: str | list[str] = Field(description="one text, or a list of them; the answer has the same shape")
     beam_size: Annotated[int, Field(ge=1)] | None = Field(None, description="hypotheses kept at each step")
     n_best: Annotated[int, Field(ge=1)] | None = Field(None, description="translations returned for each text")
     length_penalty: Annotated[float, Field(ge=0, le=5)] | None = Field(None, description="0 favours short translations")
@@ -40,9 +45,6 @@ class TranslateRequest(BaseModel):
     tokens: bool = Field(False, description="say the subwords of each translation with their log probabilities")
     alignment: bool = Field(False, description="say which source word each word of a translation comes from")
     attention: bool = Field(False, description="say how much each subword looks at which subword of the source")
-    api_key: Annotated[str, Field(max_length=200)] | None = Field(
-        None, description="where keys are asked for; better in the header Authorization: Bearer KEY"
-    )
 
 
 class Shown(BaseModel):
@@ -106,28 +108,19 @@ class Finish(BaseModel):
     pivot: str | None = None
 
 
-class ScoreRequest(BaseModel):
+class ScoreRequest(_Request):
     """What `POST /v1/score` takes."""
 
     model_config = ConfigDict(
-        extra="forbid",
-        strict=True,
-        allow_inf_nan=False,
-        json_schema_extra={"examples": [{"text": "Good morning!", "translation": "Guten Morgen!"}]},
+        json_schema_extra={"examples": [{"text": "Good morning!", "translation": "Guten Morgen!"}]}
     )
 
     text: str | list[str] = Field(description="one source text, or a list of them")
     translation: str | list[str] = Field(description="a translation of each, in the same shape")
-    source: Annotated[str, Field(max_length=100)] | None = Field(None, description="source language, such as en")
-    target: Annotated[str, Field(max_length=100)] | None = Field(None, description="target language, such as de")
-    model: Annotated[str, Field(max_length=200)] | None = Field(None, description="a name from /v1/models")
     length_penalty: Annotated[float, Field(ge=0, le=5)] | None = Field(None, description="0 favours short translations")
     tokens: bool = Field(False, description="say the subwords of each translation with their log probabilities")
     alignment: bool = Field(False, description="say which source word each word of a translation comes from")
     attention: bool = Field(False, description="say how much each subword looks at which subword of the source")
-    api_key: Annotated[str, Field(max_length=200)] | None = Field(
-        None, description="where keys are asked for; better in the header Authorization: Bearer KEY"
-    )
 
 
 class ScoreResponse(BaseModel):
@@ -138,17 +131,13 @@ class ScoreResponse(BaseModel):
     details: list[Shown] = Field(description="one for each text")
 
 
-class ActivationsRequest(BaseModel):
+class ActivationsRequest(_Request):
     """What `POST /v1/activations` takes."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, json_schema_extra={"examples": [{"text": "I am tired."}]})
+    model_config = ConfigDict(json_schema_extra={"examples": [{"text": "I am tired."}]})
 
     text: str = Field(description="one sentence")
     translation: str | None = Field(None, description="its translation; the model's own without it")
-    source: Annotated[str, Field(max_length=100)] | None = Field(None, description="source language, such as en")
-    target: Annotated[str, Field(max_length=100)] | None = Field(None, description="target language, such as de")
-    model: Annotated[str, Field(max_length=200)] | None = Field(None, description="a name from /v1/models")
-    api_key: Annotated[str, Field(max_length=200)] | None = Field(None, description="where keys are asked for")
 
 
 class ActivationsResponse(BaseModel):

@@ -11,10 +11,12 @@ from typing import Any, TypeVar
 from urllib.parse import parse_qsl
 
 from fastapi import Request
+from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 
 from nmt.documents.markup import Html
 from nmt.inference.types import Hypothesis, Translation
+from serving import errors
 from serving.access import Access
 from serving.config import Limits, ServeConfig
 from serving.errors import Refused
@@ -24,6 +26,7 @@ from serving.quota import Quota
 from serving.routing import Wanted, choose, towards, translate_along
 
 _T = TypeVar("_T")
+_Model = TypeVar("_Model", bound=BaseModel)
 _FORM = "application/x-www-form-urlencoded"
 _FIELDS = 10_000  # of a form
 
@@ -153,6 +156,18 @@ def json_object(body: bytes) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise Refused(422, "the body must be a JSON object")
     return data
+
+
+def validated(kind: type[_Model], fields: dict[str, Any], status: int) -> _Model:
+    """The fields as a model; raise `Refused` by `status` for what does not fit, in words that never quote it."""
+    for key in ("text", "q", "translation"):
+        only_strings(key, fields.get(key))
+    try:
+        return kind.model_validate(fields)
+    except ValidationError as error:
+        names = [name for name in kind.model_fields if name not in ("api_key", "auth_key")]
+        problems = error.errors(include_url=False, include_input=False)
+        raise Refused(status, errors.describe(problems, names)) from None
 
 
 def only_strings(key: str, value: object) -> None:

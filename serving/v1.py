@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from nmt.inference.types import Hypothesis, Translation
 from nmt.text.normalize import normalize
@@ -35,7 +35,7 @@ from serving.schema import (
     TranslateRequest,
     TranslateResponse,
 )
-from serving.service import Service, check, json_object, only_strings, read_body
+from serving.service import Service, check, json_object, read_body, validated
 
 _ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorResponse} for status in (400, 401, 403, 404, 408, 413, 415, 422, 429, 500, 501, 503)
@@ -64,7 +64,8 @@ def add(app: FastAPI, service: Service) -> None:
             if (asked.n_best or 1) > 1 or asked.format != "text" or asked.prefix:
                 raise Refused(422, "n_best, prefix and html can't be streamed: leave Accept out, or these")
             route = choose(wanted, await service.models(), service.config.pivot)
-        return StreamingResponse(_stream(request, service, asked, texts, wanted, route, kind), media_type=kind)
+        pieces = _pieces(request, service, asked, texts, wanted, route)
+        return StreamingResponse(_stream(service, pieces, route, kind), media_type=kind)
 
     @router.post("/score", response_model=ScoreResponse, **_documented(ScoreRequest))
     async def score(request: Request) -> JSONResponse:
@@ -130,16 +131,11 @@ def _only_json(request: Request) -> None:
 def parse(body: bytes, kind: type[_Asked]) -> _Asked:
     """The request in a body; raise `Refused` (400 for what is not JSON, 422 for the rest) that never quotes it."""
     data = json_object(body)
-    known = [name for name in kind.model_fields if name != "api_key"]
+    known = sorted((name for name in kind.model_fields if name != "api_key"), key=lambda name: name != "text")
     for key in data:  # said at the first, as with `only_strings`
         if key not in kind.model_fields:
             raise Refused(422, errors.describe([{"loc": (key[:100],), "type": "extra_forbidden"}], known))
-    for key in ("text", "translation"):
-        only_strings(key, data.get(key))
-    try:
-        return kind.model_validate(data)
-    except ValidationError as error:
-        raise Refused(422, errors.describe(error.errors(include_url=False, include_input=False), known)) from None
+    return validated(kind, data, 422)
 
 
 def _overrides(asked: TranslateRequest | ScoreRequest) -> Overrides:
@@ -246,13 +242,7 @@ def _streamed(request: Request) -> str | None:
 
 
 async def _stream(
-    request: Request,
-    service: Service,
-    asked: TranslateRequest,
-    texts: list[str],
-    wanted: Wanted,
-    route: list[ServedModel],
-    kind: str,
+    service: Service, pieces: AsyncIterator[Piece], route: list[ServedModel], kind: str
 ) -> AsyncIterator[str]:
     """A line for each sentence, and one at the end; an error in the middle is the last line."""
 
@@ -263,7 +253,7 @@ async def _stream(
 
     with service.activity.request():
         try:
-            async for piece in _pieces(request, service, asked, texts, wanted, route):
+            async for piece in pieces:
                 yield line(piece)
             yield line(Finish(**_by(route)))
         except asyncio.CancelledError:
