@@ -45,4 +45,8 @@ class InputError(NMTError):
 
 
 class ServiceError(NMTError):
-    """A translation server cannot be reached or refused the request."""
+    """A translation server cannot be reached or refused the request, then with this `status` (0: there was no answer, or none to read)."""
+
+    def __init__(self, message: str, status: int = 0) -> None:
+        super().__init__(message)
+        self.status = status

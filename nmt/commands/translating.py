@@ -1,21 +1,22 @@
-"""`nmt translate` and `nmt translate-file`: lines and documents, by a bundle or a running server."""
+"""`nmt translate` and `nmt translate-file`: text and documents, by a bundle or by a running server."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
-from nmt.commands.arguments import decode_options, given, open_translator, served_language
-from nmt.errors import ConfigError, InputError
+from nmt.commands import batching
+from nmt.commands.arguments import given
+from nmt.errors import InputError
 
 if TYPE_CHECKING:
-    from nmt.inference.client import Options
-    from nmt.inference.types import Translation
+    from nmt.batch.system import System
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser], searched: argparse.ArgumentParser) -> None:
@@ -30,16 +31,23 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser], searched:
     where.add_argument(
         "--glossary", type=Path, metavar="FILE", help="lines TERM, tab, TRANSLATION: what terms must be called"
     )
+    where.add_argument(
+        "--cache",
+        type=int,
+        default=200_000,
+        metavar="N",
+        help="subwords of sentences remembered in case they come again",
+    )
     _add_lines(commands, where)
     _add_files(commands, where)
 
 
 def _add_lines(commands: argparse._SubParsersAction[argparse.ArgumentParser], where: argparse.ArgumentParser) -> None:
     command = commands.add_parser(
-        "translate", parents=[where], help="translate text, files or standard input, line by line"
+        "translate", parents=[where], help="translate text, tables, datasets or standard input, at any size"
     )
     command.add_argument(
-        "files", type=Path, nargs="*", metavar="FILE", help="text, one sentence or paragraph a line (.gz too)"
+        "files", nargs="*", metavar="FILE", help="text, one sentence or paragraph a line (.gz, .zst too)"
     )
     command.add_argument("--text", action="append", metavar="TEXT", help="translate this instead; may be repeated")
     command.add_argument("--n-best", type=int, metavar="N", help="N candidates a line: NUMBER ||| TEXT ||| SCORE")
@@ -51,13 +59,9 @@ def _add_lines(commands: argparse._SubParsersAction[argparse.ArgumentParser], wh
     )
     command.add_argument("--prefix", default="", metavar="TEXT", help="what every translation is to begin with")
     command.add_argument(
-        "--cache",
-        type=int,
-        default=200_000,
-        metavar="N",
-        help="subwords of sentences remembered in case they come again",
+        "--window", type=int, default=2000, metavar="N", help="lines that are translated together, at most"
     )
-    command.add_argument("--window", type=int, default=2000, metavar="N", help="lines read before any is written")
+    batching.add_arguments(command)
     command.set_defaults(run=_translate)
 
 
@@ -73,87 +77,71 @@ def _add_files(commands: argparse._SubParsersAction[argparse.ArgumentParser], wh
         help="a file, or a folder for several; by default NAME.LANGUAGE.KIND beside each",
     )
     command.add_argument("--force", action="store_true", help="write over files that are there")
-    command.set_defaults(run=_translate_files, prefix="", n_best=None, alignment=True, cache=200_000)
+    command.set_defaults(run=_translate_files, prefix="", n_best=None, alignment=True)
+
+
+def system_of(options: argparse.Namespace) -> System:
+    """What translates, as the arguments say. With a server, what stands in the place of the bundle is the first file."""
+    from nmt.batch.system import System
+
+    if options.server and options.bundle is not None:
+        options.files.insert(0, options.bundle)
+    return System(
+        bundle=None if options.server else options.bundle,
+        server=options.server or "",
+        key=os.environ.get("STRATA_KEY"),
+        ensemble=tuple(options.ensemble),
+        threads=options.threads,
+        precision=options.precision,
+        given=given(options),
+        overrides=tuple(options.set),
+        prefix=options.prefix,
+        glossary=options.glossary,
+        source=options.source or "",
+        cache=options.cache,
+    )
 
 
 def _translate(options: argparse.Namespace) -> int:
-    from nmt.inference.batch import translate_lines
+    from nmt.batch.stream import translated
+    from nmt.inference.rendering import as_lines
     from nmt.progress import progress
 
-    if options.text and (options.files or (options.server and options.bundle)):
+    if options.text and (options.files or options.input or (options.server and options.bundle)):
         raise InputError("give files or --text, not both")
-    translate, _ = opened(options)
-    interactive = not options.files and not options.text and sys.stdin.isatty()
+    system = system_of(options)
+    options.files += options.input
+    if options.output is not None:
+        return batching.run(options, system)
+    batching.refuse_without_output(options)
+    opened = system.open(tokens=options.json)
     lines = iter(options.text) if options.text else _input_lines(options.files)
     sys.stdout.reconfigure(encoding="utf-8")  # type: ignore[union-attr]
-    several, shown = (options.n_best or 1) > 1, bool(options.alignment)
+    several = (opened.options.get("n_best") or 1) > 1
+    shown, numbers = bool(opened.options.get("alignment")), itertools.count()
     with progress("translate", "lines") as bar:
-        window = 1 if interactive else options.window
-        for output in translate_lines(translate, lines, options.json, several, shown, window):
-            sys.stdout.write("".join(f"{line}\n" for line in output))
+        for results in translated(opened.begin, lines, options.window):
+            for result in results:
+                output = as_lines(result, next(numbers), options.json, several, shown)
+                sys.stdout.write("".join(f"{line}\n" for line in output))
             sys.stdout.flush()
-            bar.update(len(output))
+            bar.update(len(results))
     return 0
-
-
-def opened(options: argparse.Namespace) -> tuple[Callable[[list[str]], list[Translation]], str]:
-    """What translates, a bundle or a running server, as the arguments say, and the target language. With a server, what stands in the place
-    of the bundle is the first file."""
-    if options.server is None and options.bundle is None:
-        raise ConfigError("give a bundle, or --server URL")
-    if options.server is None:
-        return _here(options)
-    if options.bundle is not None:
-        options.files.insert(0, options.bundle)
-    return _at_server(options)
-
-
-def _here(options: argparse.Namespace) -> tuple[Callable[[list[str]], list[Translation]], str]:
-    from nmt.inference.cache import Cache
-    from nmt.text.glossary import Glossary
-
-    translator = open_translator(options)
-    translator.cache = Cache(options.cache)
-    decode = decode_options(options, translator.defaults)
-    options.n_best, options.alignment = decode.n_best, decode.alignment
-    demands = Glossary.read(options.glossary).phrases if options.glossary else None
-
-    def translate(texts: list[str]) -> list[Translation]:
-        prefixes = [options.prefix] * len(texts) if options.prefix else None
-        return translator.translate(texts, decode, prefixes=prefixes, demands=demands)
-
-    return translate, decode.target or translator.info.target_language
-
-
-def _at_server(options: argparse.Namespace) -> tuple[Callable[[list[str]], list[Translation]], str]:
-    from nmt.inference.client import Client
-    from nmt.text.glossary import Glossary
-
-    if options.ensemble or options.set:
-        raise ConfigError("--ensemble and --set are for a bundle: a server has its own, leave them out")
-    client = Client(options.server, os.environ.get("STRATA_KEY"))
-    asked: dict[str, Any] = given(options) | ({"tokens": True} if options.json else {})
-    asked |= {name: value for name in ("prefix", "source", "target") if (value := getattr(options, name))}
-    if options.json and options.alignment:
-        asked["attention"] = True
-    if options.glossary:
-        asked["glossary"] = Glossary.read(options.glossary).terms
-    language = options.target or served_language(client)
-    return lambda texts: client.translate(texts, cast("Options", asked)), language
 
 
 def _translate_files(options: argparse.Namespace) -> int:
     from nmt.documents.formats import open_document, translated
     from nmt.progress import progress
 
-    translate, language = opened(options)
-    files = options.files
+    opened = system_of(options).open()
+    files = [Path(file) for file in options.files]
     if not files:
         raise InputError("give a file to translate")
     if options.json:
         raise InputError("--json is for lines of text: leave it out")
     if options.output and len(files) > 1 and not options.output.is_dir():
         raise InputError(f"{options.output}: several files need a folder that is there")
+    language = "" if options.output else opened.language()
     targets = [_target(file, options.output, language) for file in files]
     for file, target in zip(files, targets, strict=True):
         if target.exists() and not options.force:
@@ -166,7 +154,7 @@ def _translate_files(options: argparse.Namespace) -> int:
         except InputError as error:
             raise InputError(f"{file}: {error}") from None
         with progress(file.name, "passages", len(document.texts)) as bar:
-            content, truncated = translated(document, translate, bar.update)
+            content, truncated = translated(document, opened.translate, bar.update)
         partial = target.with_name(f".{target.name}.partial")
         partial.write_bytes(content)
         partial.replace(target)
@@ -182,11 +170,11 @@ def _target(file: Path, output: Path | None, language: str) -> Path:
     return output / file.name if output.is_dir() else output
 
 
-def _input_lines(files: list[Path]) -> Iterator[str]:
+def _input_lines(files: list[str]) -> Iterator[str]:
     from nmt.text.lines import decode_lines, read_lines
 
     for path in files:
-        yield from read_lines(path)
+        yield from read_lines(Path(path))
     if not files:
         with contextlib.suppress(BlockingIOError):
             yield from decode_lines(sys.stdin.buffer, "standard input")

@@ -71,6 +71,11 @@ class Client:
         models: list[ServedModel] = self._ask("/v1/models", None).get("models", [])
         return models
 
+    def target_language(self) -> str:
+        """The language that it translates into; "" where there are several."""
+        languages = {str(model.get("target")) for model in self.models()}
+        return languages.pop() if len(languages) == 1 else ""
+
     def languages(self) -> dict[str, list[str]]:
         """The languages of the server, and into which each can be translated."""
         return {each["code"]: each["targets"] for each in self._open("/languages", None)}
@@ -142,7 +147,7 @@ class Client:
                 response: HTTPResponse = urllib.request.urlopen(request, timeout=self.timeout)
             except urllib.error.HTTPError as error:
                 if error.code not in (429, 503) or attempt == _TRIES - 1:
-                    raise ServiceError(f"{self.url}{path}: {error.code} {_message(error)}") from None
+                    raise ServiceError(f"{self.url}{path}: {error.code} {_message(error)}", error.code) from None
                 time.sleep(min(float(error.headers.get("Retry-After") or 1), 10.0))
             except OSError as error:
                 reason = getattr(error, "reason", None) or error

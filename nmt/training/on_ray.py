@@ -8,10 +8,8 @@ Ray is imported only when it is asked for.
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import signal
-import socket
 import sys
 import tempfile
 import threading
@@ -25,6 +23,7 @@ from typing import Any
 
 import nmt.config
 import nmt.errors
+from nmt.cluster import beside, connect, import_ray, last_line
 from nmt.errors import ConfigError, NMTError, TrainingError
 from nmt.training.checkpoint import Checkpoints
 from nmt.training.config import RunConfig
@@ -34,17 +33,12 @@ from nmt.training.trainer import Interrupted, Progress, rehearse
 from nmt.training.world import PATIENCE, LostProcesses
 
 _ENVIRONMENT = {  # what the user has set stays
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_worker_niceness": "0",  # Ray's 15 lets any other process on the machine starve the training
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # how soon the end of a worker is noticed
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
-    "RAY_DEDUP_LOGS_SKIP_REGEX": ".",  # Ray tells of dead workers on standard output; we tell of them ourselves
 }
-_OWN = {  # a cluster of our own listens on 127.0.0.1 alone, and no cloud takes its machine away
-    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # Ray's switch for that, whatever the system
-    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
-} | ({"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"} if sys.platform == "linux" else {})
-_JOINED = {"RAY_NUM_REDIS_GET_RETRIES": "1"}  # a cluster that is not there is said to be so in a minute, not in twenty
+_OWN = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"} | (  # no cloud takes the machine of a cluster of our own away
+    {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"} if sys.platform == "linux" else {}
+)
 _STANDS = "the checkpoints are intact, the same command goes on from the last"
 _WAITING_S = 30  # before it is said that the workers have not begun
 
@@ -67,10 +61,10 @@ def train_on_ray(config: RunConfig, options: RayOptions, before: Callable[[], No
     """
     with _Asked() as asked:
         try:
-            ray = _import_ray(_ENVIRONMENT | (_JOINED if options.address else _OWN))
+            ray = _import_ray(options.address)
             config = _absolute(config)
             corpus_hash = rehearse(config)  # before Ray starts
-            _connect(ray, config, options)
+            connect(ray, options.address, options.workers * _threads(config))
             asked.listen()
             try:
                 config = _on(_device(ray, config, options.workers), config)
@@ -145,7 +139,7 @@ class _Job:
             except TrainingFailedError as error:
                 raise self._explained(error) from None
             except self._ray.exceptions.RayError as error:
-                raise TrainingError(f"lost Ray ({_last_line(error)}); {_STANDS}") from None
+                raise TrainingError(f"lost Ray ({last_line(error)}); {_STANDS}") from None
             finally:
                 self._over.set()
                 listener.join()  # Ray can't be shut down under it
@@ -229,22 +223,18 @@ class _Job:
         first = {rank: error for rank, error in failures.items() if not isinstance(error, LostProcesses)} or failures
         after = f", restarts: {self._ups - 1}" if self._ups > 1 else ""
         if not first:
-            return TrainingError(f"Ray Train ended ({_last_line(failure)}){after}; {_STANDS}")
+            return TrainingError(f"Ray Train ended ({last_line(failure)}){after}; {_STANDS}")
         rank, error = min(first.items())
         who = f"worker {rank} of {self._options.workers}"
         if type(error).__name__ == "WorkerHealthCheckFailedError":
             return TrainingError(f"{who} died{after}; {_STANDS}")
         if not isinstance(error, LostProcesses):
             _say(str(failure))  # with its traceback: a defect, or a GPU that is full
-        return TrainingError(f"{who} failed ({type(error).__name__}: {_last_line(error)}){after}; {_STANDS}")
+        return TrainingError(f"{who} failed ({type(error).__name__}: {last_line(error)}){after}; {_STANDS}")
 
 
 def _say(line: str) -> None:
     print(line, file=sys.stderr)
-
-
-def _last_line(error: BaseException) -> str:
-    return ([line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__])[-1]
 
 
 def _counted(resources: dict[str, float]) -> str:
@@ -255,49 +245,15 @@ def _threads(config: RunConfig) -> int:
     return config.train.threads or 1
 
 
-def _import_ray(environment: dict[str, str]) -> Any:
-    for name, value in environment.items():
-        os.environ.setdefault(name, value)
+def _import_ray(address: str) -> Any:
     os.environ["RAY_TRAIN_V2_ENABLED"] = "1"
-    try:
-        import ray
-        import ray.train.torch
-    except ImportError as error:
-        raise ConfigError(f"--ray needs Ray Train ({_last_line(error)}): pip install 'strata-nmt[ray]'") from None
-    return ray
+    return import_ray("ray.train.torch", address, _ENVIRONMENT | ({} if address else _OWN))
 
 
 def _absolute(config: RunConfig) -> RunConfig:
     """The configuration with paths that mean the same in every process."""
     paths = {name: Path(os.path.abspath(getattr(config, name))) for name in ("corpus", "run")}
     return config.model_copy(update=paths)
-
-
-def _connect(ray: Any, config: RunConfig, options: RayOptions) -> None:
-    """Join the cluster, or start Ray on this machine, for nobody else to reach."""
-    if options.address.startswith("ray://"):
-        raise ConfigError(
-            f"--ray {options.address}: give this command on a machine of the cluster, with HOST:PORT or auto, not over Ray Client"
-        )
-    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
-    try:
-        if options.address:
-            _knock(ray, options.address)
-            ray.init(options.address, **quiet)
-            return
-        cores, store = options.workers * _threads(config), 128 << 20  # bytes; Ray would take a third of the memory
-        ray.init("local", num_cpus=cores, include_dashboard=False, object_store_memory=store, **quiet)
-    except Exception as error:  # Ray raises bare ones when the machine is too busy or the address is wrong
-        where = f"no Ray cluster at {options.address}" if options.address else "Ray did not start"
-        raise ConfigError(f"{where}: {str(error).strip().partition(chr(10))[0]}") from None
-
-
-def _knock(ray: Any, address: str) -> None:
-    """Raise `OSError` when nothing answers at HOST:PORT, which Ray would try for a long time."""
-    host, separator, port = address.rpartition(":")
-    if separator and port.isdecimal():
-        local = host in ("localhost", "127.0.0.1")  # which Ray takes for this machine's address in the network
-        socket.create_connection((ray.util.get_node_ip_address() if local else host, int(port)), timeout=10).close()
 
 
 def _on(device: str, config: RunConfig) -> RunConfig:
@@ -328,8 +284,4 @@ def _marked(run: Path) -> Iterator[str]:
 
 
 def _desk(ray: Any) -> Any:
-    """The desk, on the machine of this command: it would be of no use to the workers without it."""
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    return ray.remote(Desk).options(num_cpus=0, scheduling_strategy=here).remote()
+    return beside(ray, Desk)
