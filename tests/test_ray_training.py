@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 import tiny
 from conftest import ROOT
+from ray_cluster import QUIET, parent, two_nodes
 from test_world import assert_near, written
 
 from nmt.commands.training import _train
@@ -45,23 +46,6 @@ pytestmark = [
     ),
 ]
 
-QUIET = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-    "RAY_worker_niceness": "0",
-    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
-}
-TWO_NODES = """
-import sys
-from ray.cluster_utils import Cluster
-node = {"num_cpus": 1, "object_store_memory": 100_000_000}
-cluster = Cluster(initialize_head=True, head_node_args=node | {"include_dashboard": False})
-cluster.add_node(**node)
-print(cluster.address, flush=True)
-sys.stdin.read()
-cluster.shutdown()
-"""
-
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -71,18 +55,8 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[str]:
     """The address of two nodes with a core each, on this machine."""
-    with subprocess.Popen(
-        [sys.executable, "-c", TWO_NODES],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        env=os.environ | QUIET,
-    ) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        yield process.stdout.readline().strip()
-        process.stdin.close()
+    with two_nodes() as address:
+        yield address
 
 
 def start(*command: str) -> subprocess.Popen[str]:
@@ -106,10 +80,6 @@ def until(process: subprocess.Popen[str], pattern: str) -> str:
         if re.match(pattern, line):
             return read
     raise AssertionError(read)
-
-
-def parent(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
 def test_two_nodes_and_a_worker_that_dies(corpus: Path, cluster: str, tmp_path: Path) -> None:

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, Protocol
 
-from nmt.batch.answers import Answer, words_linked
-from nmt.documents.formats import open_document
-from nmt.errors import ConfigError, DataError, InputError
-from nmt.inference.types import Hypothesis
+from nmt.batch.answers import Answer
 
 HUB = re.compile(r"hf://datasets/([^/@\s]+/[^/@\s]+|[^/@\s]+)")
 _PACKED = (".gz", ".zst")
@@ -75,36 +71,6 @@ def kind_of(name: str) -> str:
     return _KINDS.get(suffixes[-1].lower(), "lines") if suffixes else "lines"
 
 
-def open_input(name: str, shape: Shape) -> Input:
-    """The input of that name. Raises `ConfigError` where options do not go with its kind, `InputError` or `DataError` for what is wrong
-    with it."""
-    kind = shape.kind or kind_of(name)
-    if shape.full and kind != "lines":
-        raise ConfigError(f"{name}: --json is for lines of text; a {kind} input keeps its form")
-    if kind in ("lines", "document") and shape.column:
-        raise ConfigError(
-            f"{name}: --column is for tables, JSON lines and datasets; this is read as {kind} (see --format)"
-        )
-    if kind in ("csv", "tsv", "jsonl", "parquet", "dataset") and not shape.column:
-        raise ConfigError(f"{name}: say by --column NAME which column or field of it is to be translated")
-    if kind != "dataset" and not Path(name).is_file():
-        raise InputError(f"{name}: {'is a folder' if Path(name).is_dir() else 'no such file'}")
-    if kind == "document":
-        return DocumentInput(Path(name))
-    if kind in ("parquet", "dataset"):
-        try:
-            importlib.import_module("pyarrow")
-        except ImportError:
-            raise ConfigError(f"{name}: needs pyarrow: pip install 'strata-nmt[batch]'") from None
-        from nmt.batch import tables
-
-        return tables.DatasetInput(name, shape) if kind == "dataset" else tables.ParquetInput(name, shape)
-    from nmt.batch import rows
-
-    opens: dict[str, type[rows.Rows]] = {"csv": rows.Csv, "tsv": rows.Tsv, "jsonl": rows.JsonLines, "lines": rows.Lines}
-    return opens[kind](Path(name), shape)
-
-
 def identity(name: str) -> list[object]:
     """What tells whether an input has changed: the size and time of a file, or of all files of a folder; of the hub its name alone."""
     path = Path(name)
@@ -122,30 +88,3 @@ def checked(text: str, limit: int) -> Text:
     except UnicodeEncodeError as error:
         return Text(None, f"a lone surrogate at character {error.start + 1}: not valid Unicode")
     return Text(text)
-
-
-class DocumentInput:
-    """A document of `nmt.documents`, whose texts are its passages."""
-
-    links = True
-
-    def __init__(self, path: Path) -> None:
-        self.name = str(path)
-        try:
-            self._document = open_document(path.read_bytes(), path.name)
-        except InputError as error:
-            raise InputError(f"{path}: {error}") from None
-        except OSError as error:
-            raise DataError(f"{path}: {(error.strerror or str(error)).lower()}") from None
-
-    def texts(self) -> Iterator[Text]:
-        """Its passages."""
-        return map(Text, self._document.texts)
-
-    def write(self, answers: Iterator[Answer], stream: BinaryIO) -> None:
-        """The document with the translations."""
-        found = []
-        for text, answer in zip(self._document.texts, answers, strict=True):
-            said, links = (text, tuple(words_linked(text))) if answer.text is None else (answer.text, answer.links)
-            found.append(Hypothesis(said, 0.0, alignment=links))
-        stream.write(self._document.write(found))

@@ -78,8 +78,16 @@ def local(begin: Begin, links: bool, full: bool) -> Runner:
     return run
 
 
-def run(tasks: Sequence[Task], folder: Path, job: dict[str, Any], runner: Runner, force: bool = False) -> Outcome:
-    """Do the job, or what is left of it, in the work folder `folder`, which is removed in the end; `job` is what makes it the same job.
+def run(
+    tasks: Sequence[Task],
+    folder: Path,
+    job: dict[str, Any],
+    runner: Runner,
+    force: bool = False,
+    window: int = WINDOW,
+) -> Outcome:
+    """Do the job, or what is left of it, in the work folder `folder`, which is removed in the end; `job` is what makes it the same job. So
+    many texts are translated together, at most.
 
     Raises `InputError` for outputs that are there already (without `force`), and `NMTError` where the disk is full: then as after a crash
     the same call goes on.
@@ -93,7 +101,7 @@ def run(tasks: Sequence[Task], folder: Path, job: dict[str, Any], runner: Runner
     try:
         work = Work(folder, job, force)
         try:
-            outcome = _Job(tasks, work).run(runner)
+            outcome = _Job(tasks, work, window).run(runner)
         except BaseException:
             work.close() if work.count else work.remove()
             raise
@@ -109,8 +117,8 @@ def run(tasks: Sequence[Task], folder: Path, job: dict[str, Any], runner: Runner
 class _Job:
     """One run: the census, then window after window, and outputs as soon as all of their texts have an answer."""
 
-    def __init__(self, tasks: Sequence[Task], work: Work) -> None:
-        self._tasks, self._work = tasks, work
+    def __init__(self, tasks: Sequence[Task], work: Work, window: int) -> None:
+        self._tasks, self._work, self._window = tasks, work, window
         self._counts: list[int] = []  # records of each input
         self._planned: deque[_Plan] = deque()
         self._in_hand: set[bytes] = set()
@@ -143,13 +151,13 @@ class _Job:
                 self._counts.append(count)
 
         with progress("read", "records") as bar:
-            windows = sum(1 for _ in _cut(itertools.islice(counted(), done, None)))
+            windows = sum(1 for _ in _cut(itertools.islice(counted(), done, None), self._window))
         return windows, sum(self._counts)
 
     def _windows(self, done: int) -> Iterator[list[str]]:
         """The texts of each window that nothing is known of; what becomes of the others is planned."""
         texts = itertools.chain.from_iterable(task.input.texts() for task in self._tasks)
-        for window in _cut(itertools.islice(texts, done, None)):
+        for window in _cut(itertools.islice(texts, done, None), self._window):
             plan, new = _Plan([], {}), {}
             for text, reason in window:
                 if text is None:
@@ -231,14 +239,14 @@ class _Plan(NamedTuple):
     new: dict[bytes, str]
 
 
-def _cut(texts: Iterator[Text]) -> Iterator[list[Text]]:
-    """Windows of so many texts, and so many characters together, or little more."""
+def _cut(texts: Iterator[Text], size: int) -> Iterator[list[Text]]:
+    """Windows of so many texts at most, and so many characters together, or little more."""
     window: list[Text] = []
     characters = 0
     for text in texts:
         window.append(text)
         characters += len(text.text or "")
-        if len(window) == WINDOW or characters > _CHARACTERS:
+        if len(window) == size or characters > _CHARACTERS:
             yield window
             window, characters = [], 0
     if window:

@@ -15,6 +15,7 @@ from typing import Any
 from nmt.errors import InputError
 
 _JOB, _LOCK, _ANSWERS, _MEMO, _WRITTEN = "job.json", "lock", "answers.jsonl", "memo.sqlite", "written"
+_FIRST = (_LOCK, "job.partial")  # what is there before the rest
 
 
 def key_of(text: str) -> bytes:
@@ -32,7 +33,11 @@ class Work:
     def __init__(self, folder: Path, job: dict[str, Any], force: bool = False) -> None:
         """Begin, or go on. Raises `InputError` when the folder is that of another job (without `force`), or a process is at it."""
         self.folder = folder
-        if folder.exists() and not (folder / _JOB).exists() and any(folder.iterdir()):
+        if (
+            folder.exists()
+            and not (folder / _JOB).exists()
+            and any(each.name not in _FIRST for each in folder.iterdir())
+        ):
             raise InputError(
                 f"{folder}: is in the way, and not the folder of a job; move it, or choose another --output"
             )
@@ -57,11 +62,12 @@ class Work:
             path.with_suffix(".partial").replace(path)
         self._answers = (folder / _ANSWERS).open("a+b")
         self.count = self._mend()
-        self._memo = sqlite3.connect(folder / _MEMO, isolation_level=None)
-        self._memo.execute(
-            "PRAGMA synchronous = OFF"
-        )  # a machine that loses power has the answers; a lost memo costs time
-        self._remember()
+        try:
+            self._memo = self._remembered()
+        except sqlite3.DatabaseError:  # damaged: it can be done without
+            for damaged in folder.glob(f"{_MEMO}*"):
+                damaged.unlink()
+            self._memo = self._remembered()
 
     def _clear(self) -> None:
         for path in self.folder.iterdir():
@@ -80,17 +86,13 @@ class Work:
         self.size = size
         return count
 
-    def _remember(self) -> None:
-        table = "CREATE TABLE IF NOT EXISTS memo (key BLOB PRIMARY KEY, at INTEGER) WITHOUT ROWID"
-        try:
-            self._memo.execute(table)
-            self._memo.execute("DELETE FROM memo WHERE at >= ?", (self.size,))
-        except sqlite3.DatabaseError:  # damaged: it can be done without
-            self._memo.close()
-            for path in self.folder.glob(f"{_MEMO}*"):
-                path.unlink()
-            self._memo = sqlite3.connect(self.folder / _MEMO, isolation_level=None)
-            self._memo.execute(table)
+    def _remembered(self) -> sqlite3.Connection:
+        memo = sqlite3.connect(self.folder / _MEMO, isolation_level=None)
+        # Where a machine loses power the answers are on disk, and a lost memo costs but time.
+        memo.execute("PRAGMA synchronous = OFF")
+        memo.execute("CREATE TABLE IF NOT EXISTS memo (key BLOB PRIMARY KEY, at INTEGER) WITHOUT ROWID")
+        memo.execute("DELETE FROM memo WHERE at >= ?", (self.size,))
+        return memo
 
     def append(self, lines: Sequence[str], keys: Sequence[bytes | None]) -> None:
         """Write answers, with the keys of those that may be asked for again."""

@@ -113,7 +113,7 @@ def run(options: argparse.Namespace, system: System) -> int:
 
         runner = on_ray(system, options.ray, options.workers, links, options.json)
     folder = options.output.with_name(f"{options.output.name}.work")
-    outcome = job.run(tasks, folder, identity, runner, bool(options.force))
+    outcome = job.run(tasks, folder, identity, runner, bool(options.force), options.window)
     _tell(outcome, tasks)
     return INCOMPLETE if outcome.failed or outcome.truncated else 0
 
@@ -132,8 +132,9 @@ def _shape(options: argparse.Namespace) -> Shape:
 
 
 def _tasks(names: list[str], output: Path, shape: Shape) -> list[Task]:
-    from nmt.batch.inputs import kind_of, open_input
+    from nmt.batch.inputs import kind_of
     from nmt.batch.job import Task
+    from nmt.batch.opening import open_input
 
     folder = output.is_dir()
     if len(names) > 1 and not folder:

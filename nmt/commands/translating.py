@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nmt.commands import batching
-from nmt.commands.arguments import given
+from nmt.commands.arguments import given, positive
 from nmt.errors import InputError
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def _add_lines(commands: argparse._SubParsersAction[argparse.ArgumentParser], wh
     )
     command.add_argument("--prefix", default="", metavar="TEXT", help="what every translation is to begin with")
     command.add_argument(
-        "--window", type=int, default=2000, metavar="N", help="lines that are translated together, at most"
+        "--window", type=positive, default=2000, metavar="N", help="lines that are translated together, at most"
     )
     batching.add_arguments(command)
     command.set_defaults(run=_translate)
