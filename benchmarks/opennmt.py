@@ -193,7 +193,7 @@ def score(options: argparse.Namespace, corpus: PreparedCorpus, folder: Path) -> 
     by_source = {source: text for (source, _), text in zip(pairs, texts, strict=True)}  # asked for in another order
     result = evaluate(
         lambda sources: [by_source[source] for source in sources],
-        TestSet(name, pairs),
+        TestSet.of_pairs(name, pairs),
         "beam 5, length penalty avg",
         moses=moses_of(corpus.languages[1]),
     )

@@ -201,7 +201,7 @@ def report(trainer: Trainer) -> dict[str, Any]:
     moses, search = moses_of(corpus.languages[1]), translator.defaults
     result = evaluate(
         lambda texts: [item.text for item in translator.translate(texts)],
-        TestSet(f"{corpus.manifest['recipe']['name']} test", corpus.pairs("test")),
+        TestSet.of_pairs(f"{corpus.manifest['recipe']['name']} test", corpus.pairs("test")),
         f"beam {search.beam_size}, length penalty {search.length_penalty:g}",
         moses=moses,
     )

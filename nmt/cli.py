@@ -18,7 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     if given[:1] == ["serve"]:  # the server reads its own options
         return _serve(given[1:])
-    options = _parser().parse_args(given)
+    options = _parser().parse_args(given, argparse.Namespace(words=["nmt", *given]))
     try:
         try:
             status: int = options.run(options)

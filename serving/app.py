@@ -22,6 +22,7 @@ from serving.backend import Model, Models, RemoteModel
 from serving.config import ServeConfig, check_models, parse_args
 from serving.desk import DeskReplica, RemoteDesk
 from serving.gateway import create_app
+from serving.jobs import Desk, Jobs
 from serving.keys import KeyStore
 from serving.replica import TranslatorReplica
 from serving.service import Activity
@@ -44,10 +45,11 @@ class Gateway:
     ) -> None:
         """`models` by label: the handle of each, or the path and threads of what is loaded here. Those retired are only kept up. `desk` is
         the handle of the one for documents, where there are several gateways."""
-        self._desk = RemoteDesk(desk) if desk else None
         self._config = config
         self._local: list[TranslatorReplica] = []
         self._backend = Models({label: self._model(label, what) for label, what in models.items()})
+        local = Jobs(self._backend, config.files, config.pivot, config.deadline_s)
+        self._desk: Desk = RemoteDesk(desk) if desk else local
         self._activity = Activity(config.queue.requests)
 
     def _model(self, label: str, what: DeploymentHandle[Any] | tuple[str, int]) -> Model:
@@ -70,11 +72,14 @@ class Gateway:
             await replica.check_health()
 
     async def drain(self, seconds: float) -> int:
-        """Take no new requests and wait for those in flight, `seconds` at most; return how many are left."""
+        """Take no new requests and wait for those in flight, and for documents, `seconds` at most; return how many requests are left."""
         self._activity.draining = True
         ends = time.monotonic() + seconds
+        in_hand = asyncio.create_task(self._desk.finish(seconds))
         while self._activity.in_flight and time.monotonic() < ends:
             await asyncio.sleep(0.05)
+        await in_hand
+        await self._desk.finish(ends - time.monotonic())  # the documents of requests that were in flight
         return self._activity.in_flight
 
 

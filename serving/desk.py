@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable
+from contextlib import suppress
 from typing import Any, TypeVar, cast
 
 from ray.exceptions import RayError
@@ -52,6 +53,10 @@ class DeskReplica:
         """As `Jobs.drop`."""
         await self._jobs.drop(number)
 
+    async def finish(self, seconds: float) -> None:
+        """As `Jobs.finish`."""
+        await self._jobs.finish(seconds)
+
 
 class RemoteDesk:
     """That process, behind a Serve handle."""
@@ -77,6 +82,11 @@ class RemoteDesk:
     async def drop(self, number: str) -> None:
         """As `Jobs.drop`."""
         await _answered(self._handle.drop.remote(number))
+
+    async def finish(self, seconds: float) -> None:
+        """As `Jobs.finish`; if that process died there is nothing to wait for."""
+        with suppress(Unavailable):
+            await _answered(self._handle.finish.remote(seconds))
 
 
 async def _answered(work: Awaitable[_T]) -> _T:

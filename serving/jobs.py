@@ -21,6 +21,7 @@ from serving.routing import Wanted, choose, sources_of, translate_along
 State = Literal["queued", "translating", "done", "error"]
 _DETECTED = 5000  # characters by which the language of a document is told
 _PAUSE_S = 1.0  # before a busy translator is asked again
+_LOOK_S = 0.05
 _log = logging.getLogger(__name__)
 
 
@@ -68,6 +69,9 @@ class Desk(Protocol):
     async def drop(self, number: str) -> None:
         """Forget it, finished or not."""
 
+    async def finish(self, seconds: float) -> None:
+        """Wait, so long at most, until those that are not finished now have been, and their callers have fetched them."""
+
 
 @dataclass(slots=True)
 class _Job:
@@ -76,6 +80,7 @@ class _Job:
     size: int  # bytes, of the upload and then of the result
     task: asyncio.Task[None] | None = None
     result: bytes = b""
+    fetched: bool = False
     since: float = field(default_factory=time.monotonic)
 
 
@@ -86,6 +91,7 @@ class Jobs:
         """`deadline_s` is for one call of the backend."""
         self._backend, self._limits, self._pivot, self._deadline_s = backend, limits, pivot, deadline_s
         self._jobs: dict[str, _Job] = {}
+        self._opening = asyncio.Semaphore(limits.at_a_time)
         self._running = asyncio.Semaphore(limits.at_a_time)
 
     async def submit(self, upload: Upload) -> Progress:
@@ -102,7 +108,7 @@ class Jobs:
         progress = Progress(number, secrets.token_hex(16), upload.name, "queued", target=upload.target)
         job = self._jobs[number] = _Job(progress, time.monotonic() + self._limits.expire_s, len(upload.content))
         try:
-            document = await asyncio.to_thread(open_document, upload.content, upload.name)
+            document = await self._open(upload)
             characters = sum(map(len, document.texts))
             if characters > self._limits.characters:
                 raise InputError(
@@ -114,7 +120,7 @@ class Jobs:
             self._jobs.pop(number, None)
             raise
         self._tell(job, passages=len(document.texts), characters=characters, source=source)
-        job.task = asyncio.create_task(self._work(job, document))
+        job.task = asyncio.create_task(self._work(job, upload))
         return job.progress
 
     async def look(self, number: str) -> Progress | None:
@@ -133,13 +139,28 @@ class Jobs:
         """The translated file."""
         self._expire()
         job = self._jobs.get(number)
-        return job.result if job and job.progress.state == "done" else None
+        if job is None or job.progress.state != "done":
+            return None
+        job.fetched = True
+        return job.result
 
     async def drop(self, number: str) -> None:
         """Forget it."""
         job = self._jobs.pop(number, None)
         if job and job.task:
             job.task.cancel()
+
+    async def finish(self, seconds: float) -> None:
+        """Wait for those in hand, and for their callers."""
+        ends = time.monotonic() + seconds
+        waited = [number for number, job in self._jobs.items() if job.progress.state in ("queued", "translating")]
+        while waited and time.monotonic() < ends:
+            await asyncio.sleep(_LOOK_S)
+            waited = [number for number in waited if self._awaited(number)]
+
+    def _awaited(self, number: str) -> bool:
+        job = self._jobs.get(number)
+        return job is not None and not job.fetched and job.progress.state != "error"
 
     def _expire(self) -> None:
         now = time.monotonic()
@@ -157,9 +178,15 @@ class Jobs:
         detected = (await languages.detect([texts], [*sources, found]))[0] or [Detected(sources[0], 0.0)]
         return next((each.language for each in detected if each.language in sources), sources[0])
 
-    async def _work(self, job: _Job, document: Document) -> None:
+    async def _open(self, upload: Upload) -> Document:
+        """Open it, so many at a time as are translated: each takes many times as much memory as its file."""
+        async with self._opening:
+            return await asyncio.to_thread(open_document, upload.content, upload.name)
+
+    async def _work(self, job: _Job, upload: Upload) -> None:
         try:
             async with self._running:
+                document = await self._open(upload)  # again: one that waits is kept as a file
                 self._tell(job, state="translating")
                 job.since = time.monotonic()
                 found: list[Translation] = []

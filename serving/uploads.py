@@ -22,6 +22,7 @@ from serving.service import Service
 
 _FIELDS = 20
 _MULTIPART = "multipart/form-data"
+_GONE = "there is no such document: it has expired, or the service was started anew or changed since; send it again"
 
 
 class DocumentState(BaseModel):
@@ -163,7 +164,7 @@ async def found(service: Service, number: str) -> Progress:
     """How far a document is; raise `Refused` (404) for one that is not there."""
     progress = await service.desk.look(number)
     if progress is None:
-        raise Refused(404, "there is no such document, or it has expired", "unknown_document")
+        raise Refused(404, _GONE, "unknown_document")
     return progress
 
 

@@ -7,7 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, settings
+from serving_fakes import FakeBackend, model
+
+from serving.gateway import create_app
 
 ROOT = Path(__file__).parent.parent
 
@@ -51,6 +55,19 @@ def corpora() -> Path:
     if not (folder / "tatoeba-en-de").is_dir():
         unavailable(f"there are no local corpora in {folder} (set NMT_CORPORA)")
     return folder
+
+
+@pytest.fixture
+def backend() -> FakeBackend:
+    """It serves three pairs; from German to French there are two models to go through."""
+    return FakeBackend(model("there", "en", "de"), model("back", "de", "en"), model("on", "en", "fr"))
+
+
+@pytest.fixture
+def client(backend: FakeBackend, request: pytest.FixtureRequest) -> Iterator[TestClient]:
+    """A client of the service with that backend and the CONFIG of the test's module."""
+    with TestClient(create_app(backend, request.module.CONFIG), raise_server_exceptions=False) as client:
+        yield client
 
 
 @pytest.fixture(autouse=True)

@@ -238,6 +238,33 @@ def with_part(name: str, part: bytes, suffix: str = ".docx") -> bytes:
     return zipped(members(DOCUMENTS[suffix]) | {name: part})
 
 
+DIAGRAM = "http://schemas.openxmlformats.org/drawingml/2006/diagram"
+DIAGRAM_TYPES = {
+    "data1": "application/vnd.openxmlformats-officedocument.drawingml.diagramData+xml",
+    "drawing1": "application/vnd.ms-office.drawingml.diagramDrawing+xml",
+}
+
+
+def with_diagram(suffix: str, folder: str) -> bytes:
+    """A document with a diagram, whose texts are in its data and in the drawing that was last made of them."""
+    first = "<a:p><a:r><a:rPr b='1'/><a:t>First</a:t></a:r><a:r><a:t> the plan</a:t></a:r></a:p>"
+    inside = [f"<a:bodyPr/>{each}" for each in (first, "<a:p><a:r><a:t>then the work</a:t></a:r></a:p>")]
+    points = "".join(f'<dgm:pt modelId="{number}"><dgm:t>{each}</dgm:t></dgm:pt>' for number, each in enumerate(inside))
+    shapes = "".join(f"<dsp:sp><dsp:txBody>{each}</dsp:txBody></dsp:sp>" for each in inside)
+    drawing = "http://schemas.microsoft.com/office/drawing/2008/diagram"
+    xml = {
+        "data1": f'<dgm:dataModel xmlns:dgm="{DIAGRAM}" xmlns:a="{A}"><dgm:ptLst>{points}</dgm:ptLst></dgm:dataModel>',
+        "drawing1": f'<dsp:drawing xmlns:dsp="{drawing}" xmlns:a="{A}"><dsp:spTree>{shapes}</dsp:spTree></dsp:drawing>',
+    }
+    parts = members(DOCUMENTS[suffix]) | {f"{folder}/diagrams/{name}.xml": part.encode() for name, part in xml.items()}
+    types = "".join(
+        f'<Override PartName="/{folder}/diagrams/{name}.xml" ContentType="{kind}"/>'
+        for name, kind in DIAGRAM_TYPES.items()
+    )
+    parts["[Content_Types].xml"] = parts["[Content_Types].xml"].replace(b"</Types>", types.encode() + b"</Types>")
+    return zipped(parts)
+
+
 FIELD = '<w:r><w:fldChar w:fldCharType="{}"/></w:r>'
 FIELDS = {kind: FIELD.format(kind) for kind in ("begin", "separate", "end")}
 

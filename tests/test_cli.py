@@ -209,7 +209,9 @@ def test_evaluate_prints_signatures_and_records(
     assert main(["info", str(copy)]) == 0
     assert "tiny test: BLEU" in out(capsys)
     assert main(arguments) == 0  # again: the scores are replaced, not added
-    assert len(json.loads((copy / "metrics.json").read_text())["scores"]) == 2
+    assert [item["name"] for item in json.loads((copy / "metrics.json").read_text())["scores"]] == [
+        *("BLEU", "chrF2", "chrF2++", "TER")
+    ]
 
 
 def test_evaluate_of_files_equals_evaluate_of_the_corpus(
@@ -228,7 +230,7 @@ def test_evaluate_of_files_equals_evaluate_of_the_corpus(
 
 def test_mistakes_of_evaluate(bundle: Path, corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "bundle or --server" in mistake(capsys, "evaluate", "--corpus", corpus)
-    assert "--source FILE with --reference" in mistake(capsys, "evaluate", bundle, "--source", tmp_path)
+    assert "--src FILE with --ref FILE" in mistake(capsys, "evaluate", bundle, "--source", tmp_path)
     assert "tatoeba-en-de" in mistake(capsys, "evaluate", bundle, "--corpus", "tatoeba-en-dd")
     assert "not a prepared corpus" in mistake(capsys, "evaluate", bundle, "--corpus", tmp_path)
     for name, count in (("two", 2), ("three", 3)):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
-from test_libretranslate import served
+from serving_fakes import served
 
 from nmt.cli import main
 from nmt.errors import ServiceError

@@ -12,8 +12,7 @@ from typing import Any
 import deepl
 import pytest
 from fastapi.testclient import TestClient
-from test_libretranslate import served
-from test_serving_gateway import LIMITS, SECRET, FakeBackend, model
+from serving_fakes import LIMITS, SECRET, FakeBackend, model, served
 
 from serving.config import ServeConfig
 from serving.gateway import create_app
@@ -26,12 +25,6 @@ CONFIG = ServeConfig(models=["unused"], deadline_s=5.0, limits=LIMITS)
 @pytest.fixture
 def backend() -> FakeBackend:
     return FakeBackend(model("there", "en", "de"), model("back", "de", "en"))
-
-
-@pytest.fixture
-def client(backend: FakeBackend) -> Iterator[TestClient]:
-    with TestClient(create_app(backend, CONFIG), raise_server_exceptions=False) as client:
-        yield client
 
 
 @pytest.fixture

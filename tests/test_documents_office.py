@@ -22,6 +22,7 @@ from office_documents import (
     DOCUMENTS,
     FIELDS,
     ITALIC,
+    A,
     W,
     canonical,
     inside,
@@ -29,6 +30,7 @@ from office_documents import (
     paragraph,
     run,
     turned,
+    with_diagram,
     written,
     zipped,
 )
@@ -40,7 +42,7 @@ from nmt.inference.types import Hypothesis
 TEXTS = {
     ".docx": [
         "I have a big and old house.", "See our web site for more.", "Name:\tTom\nTown:\tUlm", "Upper cell", "Lower cell",
-        "A remark and a note.", "Beside it", "In the box", "In the box", "At the top", "At the bottom", "Is it so?", "Below the line",
+        "A remark and a note.", "Beside it", "In the box", "At the top", "At the bottom", "Is it so?", "Below the line",
     ],
     ".pptx": [
         "A title\nin two lines", "I have a big house, see here\na\tb", "Left cell", "Right cell", "Title of the chart", "Said, not shown",
@@ -139,6 +141,40 @@ def test_a_translated_text_document_opens_and_has_bold_at_its_word() -> None:
     assert len(document.getElementsByType(text.S)) == len(document.getElementsByType(text.Tab)) == 1
     assert content[30:38] == b"mimetype"
     assert content[38:77] == b"application/vnd.oasis.opendocument.text"
+
+
+def test_a_text_box_is_translated_once_and_written_for_programs_of_both_ages() -> None:
+    translated = members(written(DOCUMENTS[".docx"], ".docx", turned))["word/document.xml"]
+    boxes = etree.fromstring(translated).findall(f".//{{{W}}}txbxContent")
+    assert ["".join(box.itertext()) for box in boxes] == ["BOX THE IN"] * 2
+    assert Office(DOCUMENTS[".docx"], ".docx").texts.count("In the box") == 1
+
+
+def test_a_text_box_whose_old_form_says_something_else() -> None:
+    parts = members(DOCUMENTS[".docx"])
+    head, said, tail = parts["word/document.xml"].rpartition(b"In the box")
+    content = zipped(parts | {"word/document.xml": head + b"An older box" + tail})
+    assert {"In the box", "An older box"} < set(Office(content, ".docx").texts)
+    translated = members(written(content, ".docx", turned))["word/document.xml"]
+    assert [translated.count(each) for each in (b"BOX THE IN", b"BOX OLDER AN", said)] == [1, 1, 0]
+
+
+@pytest.mark.parametrize(("suffix", "folder"), [(".docx", "word"), (".pptx", "ppt")])
+def test_a_diagram_and_its_drawing_say_the_same(suffix: str, folder: str) -> None:
+    content = with_diagram(suffix, folder)
+    assert set(Office(content, suffix).texts) == {*TEXTS[suffix], "First the plan", "then the work"}
+    assert len(Office(content, suffix).texts) == len(TEXTS[suffix]) + 2
+    before, after = members(content), members(written(content, suffix, turned))
+    for name in ("data1", "drawing1"):
+        part = after[f"{folder}/diagrams/{name}.xml"]
+        assert [each.text for each in etree.fromstring(part).iter(f"{{{A}}}t")] == [
+            "PLAN THE ",
+            "FIRST",
+            "WORK THE THEN",
+        ]
+        assert canonical(members(written(content, suffix))[f"{folder}/diagrams/{name}.xml"]) == canonical(
+            before[f"{folder}/diagrams/{name}.xml"]
+        )
 
 
 # --- whatever the paragraph and the links ------------------------------------------------------------------------------------

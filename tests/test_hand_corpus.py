@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from conftest import ROOT
-from test_libretranslate import served
+from serving_fakes import served
 
 from serving.backend import Models
 from serving.config import Limits, ServeConfig

@@ -19,6 +19,8 @@ FLOORS = {
     "nmt": 0,  # the version
     "nmt.errors": 0,
     "nmt.config": 1,
+    "nmt.machine": 1,
+    "nmt.cluster": 1,
     "nmt.progress": 1,
     "nmt.figures": 1,
     "nmt.pages": 1,
@@ -27,6 +29,7 @@ FLOORS = {
     "nmt.model": 3,
     "nmt.inference": 4,
     "nmt.documents": 5,
+    "nmt.batch": 6,
     "nmt.evaluation": 6,
     "nmt.training": 7,
     "nmt.inspection": 8,
@@ -37,7 +40,11 @@ FLOORS = {
     "serving": 12,
 }
 SERVICE = ("serving", "fastapi", "starlette", "uvicorn")
-ON_RAY = ("nmt.training.on_ray", "nmt.training.ray_worker")  # `nmt train --ray`
+ON_RAY = (
+    "nmt.training.on_ray",
+    "nmt.training.ray_worker",
+    "nmt.batch.on_ray",
+)  # `nmt train --ray`, `nmt translate --ray`
 UNPICKLERS = ("pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal")
 
 
@@ -203,6 +210,7 @@ def test_what_needs_no_pytorch_does_not_load_it() -> None:
         "nmt.corpus.store",
         "nmt.inference.bundle",
         "nmt.model.config",
+        "nmt.study.evaluation_report",
         "nmt.study.run_report",
     )
     code = (

@@ -3,54 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import libretranslate_aio
 import pytest
-import uvicorn
 from deep_translator import LibreTranslator
-from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from libretranslatepy import LibreTranslateAPI
-from serving_process import free_port
-from test_serving_gateway import LIMITS, SECRET, FakeBackend, model
+from serving_fakes import LIMITS, SECRET, FakeBackend, served
 
 from serving.config import ServeConfig
 from serving.gateway import create_app
 
 CONFIG = ServeConfig(models=["unused"], deadline_s=5.0, limits=LIMITS)
-
-
-@pytest.fixture
-def backend() -> FakeBackend:
-    return FakeBackend(model("there", "en", "de"), model("back", "de", "en"), model("on", "en", "fr"))
-
-
-@pytest.fixture
-def client(backend: FakeBackend) -> Iterator[TestClient]:
-    with TestClient(create_app(backend, CONFIG), raise_server_exceptions=False) as client:
-        yield client
-
-
-@contextmanager
-def served(app: FastAPI) -> Iterator[str]:
-    """The address of a real server of `app`, as clients need one."""
-    port = free_port()
-    server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="error"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    try:
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        server.should_exit = True
-        thread.join()
 
 
 @pytest.fixture

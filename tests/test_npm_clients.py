@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT, unavailable
-from test_libretranslate import served
-from test_serving_gateway import LIMITS, FakeBackend, model
+from serving_fakes import LIMITS, FakeBackend, model, served
 
 from serving.config import ServeConfig
 from serving.gateway import create_app

@@ -13,8 +13,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_libretranslate import served
-from test_serving_gateway import FakeBackend, model
+from serving_fakes import FakeBackend, model, served
 
 from serving.config import Limits, ServeConfig
 from serving.gateway import create_app

@@ -67,8 +67,8 @@ def test_a_perfect_peer_gets_a_perfect_score(
 ) -> None:
     assert run(benchmark, corpus, tmp_path / "run", peer(tmp_path / "peer"), "--steps", "40") == 0
     printed = json.loads(capsys.readouterr().out)
-    assert [item["name"] for item in printed["scores"]] == ["BLEU", "chrF2", "BLEU tok-lc"]
-    assert [item["score"] for item in printed["scores"]] == pytest.approx([100.0] * 3)
+    assert [item["name"] for item in printed["scores"]] == ["BLEU", "chrF2", "chrF2++", "TER", "BLEU tok-lc"]
+    assert [item["score"] for item in printed["scores"]] == pytest.approx([100.0, 100.0, 100.0, 0.0, 100.0])
     assert (printed["parameters"], printed["updates"], printed["pairs trained on"]) == (535408, 40, 10213)
     assert printed["tokens a second"] == 1770
     assert "--train_from" not in (tmp_path / "run" / "arguments").read_text()

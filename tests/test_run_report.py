@@ -332,11 +332,11 @@ def mistake(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
 
 
 def test_a_folder_that_is_no_run_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert f"{tmp_path / 'none'}: no such folder: give the folder of a training run" in mistake(
+    assert f"{tmp_path / 'none'}: no such folder or file: give the folder of a training run" in mistake(
         capsys, tmp_path / "none"
     )
     (tmp_path / "file").write_text("")
-    assert "file: is a file: give the folder of a training run" in mistake(capsys, tmp_path / "file")
+    assert "file: not an evaluation file" in mistake(capsys, tmp_path / "file")
     assert f"{tmp_path}: holds no config.yaml, so it is no training run" in mistake(capsys, tmp_path)
     assert not (tmp_path / "report.html").exists()
 

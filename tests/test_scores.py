@@ -19,6 +19,7 @@ from nmt.evaluation.scores import Moses, Score, exact_match, score, tok_lc
 from nmt.training.bundling import BundleOptions, make_bundle
 
 REFERENCES = [target for _, target in tiny.sentence_pairs(30, seed=2)]
+SCORES = ["BLEU", "chrF2", "chrF2++", "TER"]
 HYPOTHESES = [" ".join([*text.split()[:-1], "Vogel."]) for text in REFERENCES]
 
 
@@ -130,16 +131,16 @@ def test_tok_lc_counts_the_words_of_the_published_multi30k_reference(corpora: Pa
 
 
 def test_an_evaluation_has_tok_lc_beside_13a_where_it_is_asked_for() -> None:
-    test = evaluation.TestSet("tiny test", list(zip(REFERENCES, REFERENCES, strict=True)))
+    test = evaluation.TestSet.of_pairs("tiny test", list(zip(REFERENCES, REFERENCES, strict=True)))
 
     def shout(texts: object) -> list[str]:
         return [text.upper() for text in texts]  # type: ignore[attr-defined]
 
-    assert [item["name"] for item in evaluation.evaluate(shout, test, "none").records()] == ["BLEU", "chrF2"]
+    assert [item["name"] for item in evaluation.evaluate(shout, test, "none").records()] == SCORES
     found = evaluation.evaluate(shout, test, "none", moses=Moses("de"))
-    assert [item["name"] for item in found.records()] == ["BLEU", "chrF2", "BLEU tok-lc"]
+    assert [item["name"] for item in found.records()] == [*SCORES, "BLEU tok-lc"]
     assert found.scores[0].score < 20
-    assert found.scores[2].score == 100.0
+    assert found.scores[4].score == 100.0
     assert "sacremoses" in found.render()
 
 
@@ -160,6 +161,6 @@ def test_the_command_adds_and_records_tok_lc(tmp_path: Path, capsys: pytest.Capt
     assert main(["evaluate", str(bundle), "--corpus", str(corpus), "--tok-lc", "--record", "--beam-size", "1"]) == 0
     assert "BLEU tok-lc" in capsys.readouterr().out
     recorded = {item["name"]: item for item in json.loads((bundle / "metrics.json").read_text())["scores"]}
-    assert recorded.keys() == {"BLEU", "chrF2", "BLEU tok-lc"}
+    assert recorded.keys() == {*SCORES, "BLEU tok-lc"}
     assert "lang:de" in recorded["BLEU tok-lc"]["signature"]
     assert "steps:lower,normalize,tokenize" in (bundle / "README.md").read_text()

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
-from test_serving_gateway import LIMITS, FakeBackend
+from serving_fakes import LIMITS, FakeBackend
 
 from serving.config import ServeConfig
 from serving.gateway import create_app

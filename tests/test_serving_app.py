@@ -206,6 +206,8 @@ def test_sigterm_finishes_what_is_in_flight_and_refuses_the_rest(service: Servic
     with ThreadPoolExecutor(1) as pool:
         in_flight = pool.submit(service.translate, "sleep:3")
         time.sleep(1)
+        form = {"files": {"file": ("a.txt", b"sleep:1")}, "data": {"source": "en", "target": "de"}}
+        document = f"{service.url}/v1/documents/{httpx.post(f'{service.url}/v1/documents', **form).json()['id']}"
         service.process.send_signal(signal.SIGTERM)
         time.sleep(0.7)
         refused = service.translate("too late")
@@ -214,6 +216,8 @@ def test_sigterm_finishes_what_is_in_flight_and_refuses_the_rest(service: Servic
         assert httpx.get(f"{service.url}/readyz").status_code == 503
         assert in_flight.result().status_code == 200
         assert in_flight.result().json()["translation"] == "SLEEP:3"
+        until(lambda: httpx.get(document).json()["state"] == "done", 30, "the document")
+        assert httpx.get(f"{document}/result").text == "SLEEP:1"
     out, err = service.process.communicate(timeout=60)
     assert service.process.returncode == 0
     assert f"""curl -s {service.url}/v1/translate -H 'Content-Type: application/json' -d '{{"text": """ in out

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,30 +13,15 @@ import deepl
 import libretranslate_aio
 import pytest
 from fastapi.testclient import TestClient
-from test_libretranslate import served
-from test_serving_gateway import LIMITS, SECRET, FakeBackend, model
+from serving_fakes import FILES, LIMITS, SECRET, FakeBackend, served
 
-from nmt.inference.types import Translation
-from serving.config import Files, ServeConfig
+from serving.config import ServeConfig
 from serving.gateway import create_app
-from serving.jobs import Jobs, Upload
-from serving.protocol import Overloaded, Overrides
+from serving.service import Activity
 
-FILES = Files(bytes=20_000, characters=2_000, kept=3, expire_s=30.0, wait_s=5.0)
 CONFIG = ServeConfig(models=["unused"], deadline_s=5.0, limits=LIMITS, files=FILES)
 PAGE = "<p>The house is <b>big</b>.</p>\n<script>x</script>"
 TRANSLATED = "<p>THE HOUSE IS <b>BIG</b>.</p>\n<script>x</script>"
-
-
-@pytest.fixture
-def backend() -> FakeBackend:
-    return FakeBackend(model("there", "en", "de"), model("back", "de", "en"), model("on", "en", "fr"))
-
-
-@pytest.fixture
-def client(backend: FakeBackend) -> Iterator[TestClient]:
-    with TestClient(create_app(backend, CONFIG), raise_server_exceptions=False) as client:
-        yield client
 
 
 def sent(
@@ -235,79 +218,39 @@ def test_a_quota_counts_documents(backend: FakeBackend) -> None:
         assert theirs.status_code == 456
 
 
-# --- jobs -------------------------------------------------------------------------------------------------------------------
+def test_a_gateway_that_stops_refuses_documents_and_gives_those_that_it_has(backend: FakeBackend) -> None:
+    activity = Activity(4)
+    with TestClient(create_app(backend, CONFIG, activity), raise_server_exceptions=False) as client:
+        number = finished(client, sent(client).json()["id"])["id"]
+        activity.draining = True
+        for path, fields in (("/v1/documents", {}), ("/translate_file", {}), ("/v2/document", {"target_lang": "de"})):
+            refused = sent(client, path, **fields)
+            assert (refused.status_code, "the service is stopping" in refused.text) == (503, True)
+            assert int(refused.headers["Retry-After"]) >= 1
+        assert client.get(f"/v1/documents/{number}/result").text == TRANSLATED
 
 
-class Busy(FakeBackend):
-    """Refuses the first `times` calls."""
-
-    times = 2
-
-    async def translate(
-        self, model: str, texts: list[str], overrides: Overrides, timeout_s: float
-    ) -> list[Translation]:
-        if self.times:
-            self.times -= 1
-            raise Overloaded("busy", 0.01)
-        return await super().translate(model, texts, overrides, timeout_s)
-
-
-def test_a_document_waits_where_a_request_would_be_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("serving.jobs._PAUSE_S", 0.01)
-
-    async def scenario() -> None:
-        jobs = Jobs(Busy(), FILES, True, 5.0)
-        number = (await jobs.submit(Upload("a.txt", b"yes", "de", "en"))).number
-        while (now := await jobs.look(number)) and now.state != "done":
-            await asyncio.sleep(0.01)
-        assert await jobs.fetch(number) == b"YES"
-
-    asyncio.run(scenario())
-
-
-def test_documents_have_a_room_that_ends() -> None:
-    async def scenario() -> None:
-        jobs = Jobs(FakeBackend(), FILES.model_copy(update={"total_bytes": 1024}), True, 5.0)
-        first = (await jobs.submit(Upload("a.txt", b"hang" + b"\n" * 600, "de", "en"))).number
-        with pytest.raises(Overloaded, match="leave no room"):
-            await jobs.submit(Upload("a.txt", b"\n" * 600, "de", "en"))
-        await jobs.drop(first)
-        await jobs.submit(Upload("a.txt", b"\n" * 600, "de", "en"))
-
-    asyncio.run(scenario())
-
-
-def test_documents_expire(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def scenario() -> None:
-        jobs = Jobs(FakeBackend(), FILES.model_copy(update={"expire_s": 0.2}), True, 5.0)
-        done = (await jobs.submit(Upload("a.txt", b"yes", "de", "en"))).number
-        stuck = (await jobs.submit(Upload("a.txt", b"hang", "de", "en"))).number
-        await asyncio.sleep(0.1)
-        assert await jobs.fetch(done) == b"YES"
-        await asyncio.sleep(0.4)
-        assert jobs._jobs == {}  # without being asked for
-        assert await jobs.look(done) is None
-        assert await jobs.look(stuck) is None
-        assert await jobs.fetch(done) is None
-
-    asyncio.run(scenario())
-
-
-def test_how_long_it_will_take_is_told() -> None:
-    async def scenario() -> None:
-        jobs = Jobs(FakeBackend(), FILES, True, 5.0)
-        content = b"a\n" * 64 + b"hang\n" * 64
-        number = (await jobs.submit(Upload("a.txt", content, "de", "en"))).number
-        await asyncio.sleep(0.2)
-        now = await jobs.look(number)
-        assert now is not None
-        assert (now.state, now.passages, now.done) == ("translating", 128, 64)
-        assert now.seconds_left is not None
-        assert 0 < now.seconds_left < 5
-        await jobs.drop(number)
-        assert await jobs.look(number) is None
-
-    asyncio.run(scenario())
+def test_a_document_that_another_gateway_had_is_lost_and_all_surfaces_say_so(
+    client: TestClient, backend: FakeBackend
+) -> None:
+    ticket = client.post("/v2/document", files={"file": ("a.txt", b"yes")}, data={"target_lang": "DE"}).json()
+    link = sent(client, "/translate_file", "a.txt", b"yes").json()["translatedFileUrl"]
+    number, key = ticket["document_id"], {"document_key": ticket["document_key"]}
+    with TestClient(create_app(backend, CONFIG), raise_server_exceptions=False) as other:
+        answers = [
+            other.get(f"/v1/documents/{number}"),
+            other.get(f"/v1/documents/{number}/result"),
+            other.get(link),
+            other.post(f"/v2/document/{number}", json=key),
+            other.post(f"/v2/document/{number}/result", json=key),
+        ]
+    assert [answer.status_code for answer in answers] == [404, 404, 400, 404, 404]
+    words = [answer.json() for answer in answers]
+    said = [each["error"]["message"] for each in words[:2]] + [
+        words[2]["error"],
+        *(each["message"] for each in words[3:]),
+    ]
+    assert all(each.endswith("send it again") for each in said), said
 
 
 def test_methods_that_a_path_has_are_named(client: TestClient) -> None:

@@ -5,92 +5,31 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from fastapi.testclient import TestClient
+from serving_fakes import LIMITS, SECRET, FakeBackend, model
 
 import nmt.config
 from nmt.errors import BundleError, ConfigError, InputError
-from nmt.inference.bundle import ModelInfo
-from nmt.inference.types import DecodeOptions, Hypothesis, Translation
-from serving.config import Limits, ServeConfig, ServeFile, check_models, load
+from nmt.inference.types import DecodeOptions
+from serving.config import ServeConfig, ServeFile, check_models, load
 from serving.errors import Refused
 from serving.gateway import create_app
 from serving.middleware import ControlHeaders, clean_request_id
-from serving.protocol import Grid, NotAvailable, Overloaded, Overrides, ServedModel
+from serving.protocol import Overrides
 from serving.schema import TranslateRequest
 from serving.service import Activity
 from serving.v1 import parse
 
-SECRET = "s3cret-Geheimnis"
-LIMITS = Limits(characters=100, texts=4, total_characters=250, body_bytes=4096, n_best=4, beam_size=8)
 CONFIG = ServeConfig(models=["unused"], deadline_s=0.5, limits=LIMITS)
-
-
-def model(name: str, source: str, target: str) -> ServedModel:
-    info = ModelInfo(name, source, target, "/secret/folder", 12, "2+2 layers lstm", [], "ab" * 32)
-    return ServedModel(info, DecodeOptions(beam_size=4))
-
-
-class FakeBackend:
-    """Upper case for a translation; some texts raise, some never end."""
-
-    def __init__(self, *served: ServedModel) -> None:
-        self.served = list(served) or [model("base", "en", "de")]
-        self.missing: list[str] = []
-        self.calls: list[tuple[str, list[str], Overrides]] = []
-
-    async def models(self) -> list[ServedModel]:
-        return self.served
-
-    async def ready(self) -> list[str]:
-        return self.missing
-
-    async def translate(
-        self, model: str, texts: list[str], overrides: Overrides, timeout_s: float
-    ) -> list[Translation]:
-        self.calls.append((model, texts, overrides))
-        if "hang" in texts:
-            await asyncio.sleep(100)
-        if "full" in texts:
-            raise Overloaded("900 texts are waiting already", 2.3)
-        if "refuse" in texts:
-            raise InputError("the text cannot be translated")
-        if "crash" in texts:
-            raise ZeroDivisionError(SECRET)
-        best = overrides.n_best or 1
-        return [
-            Translation(
-                text, tuple(Hypothesis(text.upper().replace("{{X", "{{x"), -float(rank)) for rank in range(best)), 3, 4
-            )
-            for text in texts
-        ]
-
-    async def score(
-        self, model: str, pairs: list[tuple[str, str]], overrides: Overrides, timeout_s: float
-    ) -> list[Hypothesis]:
-        return [Hypothesis(target, -float(len(source))) for source, target in pairs]
-
-    async def activations(self, model: str, text: str, translation: str | None, timeout_s: float) -> Grid:
-        if text == "no torch":
-            raise NotAvailable("activations need PyTorch")
-        layers = (np.zeros((2, 3), np.float32), np.ones((2, 3), np.float32))
-        return Grid(translation or text.upper(), (text, "</s>"), (text.upper(), "</s>"), layers, layers)
 
 
 @pytest.fixture
 def backend() -> FakeBackend:
     return FakeBackend()
-
-
-@pytest.fixture
-def client(backend: FakeBackend) -> Iterator[TestClient]:
-    with TestClient(create_app(backend, CONFIG), raise_server_exceptions=False) as client:
-        yield client
 
 
 def translate(client: TestClient, **body: Any) -> Any:

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from conftest import ROOT
 from fastapi.testclient import TestClient
-from test_serving_gateway import FakeBackend, problem
+from serving_fakes import FakeBackend
+from test_serving_gateway import problem
 
 from serving.backend import Models
 from serving.config import ServeConfig

@@ -148,7 +148,7 @@ def test_it_trains_resumes_and_is_scored(
     manifest = json.loads((corpus / "manifest.json").read_text())
     epoch = sum(manifest["tokens"].values()) + 2 * manifest["splits"]["train"]  # two end marks a pair
     assert printed["subwords seen"] == pytest.approx(epoch * records[-1]["epoch"], rel=5e-3)
-    assert [item["name"] for item in printed["scores"]] == ["BLEU", "chrF2", "BLEU tok-lc"]
+    assert [item["name"] for item in printed["scores"]] == ["BLEU", "chrF2", "chrF2++", "TER", "BLEU tok-lc"]
     assert printed["scores"][0]["search"].startswith("beam 5")
 
 

@@ -22,6 +22,13 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def natural(text: str) -> int:
+    """A whole number from 0, as the type of an argument."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0")
+    return int(text)
+
+
 # Packages that are not there in every installation, and the extra that brings them.
 EXTRAS = {"torch": "train", "datasets": "train", "tensorboard": "train", "matplotlib": "study", "sklearn": "study"}
 

@@ -20,13 +20,14 @@ class Collected:
     text: str = ""
     elements: list[Element | None] = field(default_factory=list)
     _opened: list[tuple[int, str, int, str]] = field(default_factory=list)  # place in the list, kind, start, opening
+    _left: set[str] = field(default_factory=set)  # kinds of elements that one around them ended
     _marked: bool = False  # whether what was read last is a mark without text
 
-    def add(self, text: str) -> None:
-        """Text without markup."""
+    def add(self, text: str, lead: str = "") -> None:
+        """Text without markup; `lead` is how the white space before it is written, where it is written otherwise."""
         core = text.lstrip(_SPACE)
         if core != text and (not self.text or self.text[-1] in _SPACE):
-            self.mark(text[: len(text) - len(core)])
+            self.mark(lead or text[: len(text) - len(core)])
             text = core
         self.text += text
         self._marked = self._marked and not text
@@ -51,15 +52,22 @@ class Collected:
         return any(each[1] == kind for each in self._opened)
 
     def close(self, kind: str, raw: str) -> None:
-        """What ends the latest element of the kind; the later ones have no end. Where there is none, it began in a passage before."""
+        """What ends the latest element of the kind, and those in it, whose own ends are then marks. Where there is none, it began in a
+        passage before."""
+        if not self.opens(kind):
+            if self._opened or kind in self._left:
+                self.mark(raw)
+            else:
+                self.elements.insert(0, Element(0, len(self.text), "", raw))
+                self._marked = False
+            return
         self._marked = False
-        while self._opened:
-            place, opened, start, opening = self._opened.pop()
-            if opened == kind:
-                self._end(place, Element(start, len(self.text), opening, raw))
+        while True:
+            place, ended, start, opening = self._opened.pop()
+            self._end(place, Element(start, len(self.text), opening, raw if ended == kind else ""))
+            if ended == kind:
                 return
-            self.elements[place] = Element(start, start, opening, "")
-        self.elements.insert(0, Element(0, len(self.text), "", raw))
+            self._left.add(ended)
 
     def _end(self, place: int, element: Element) -> None:
         """Put an element in its place, together with the marks that stand at its end."""

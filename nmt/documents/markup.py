@@ -9,9 +9,10 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
-from nmt.documents.inline import Element, Passage
+from nmt.documents.collected import Collected
+from nmt.documents.inline import Passage
 from nmt.inference.types import Hypothesis, Translation
 
 # A tag: possessive, so that nothing is tried twice.
@@ -157,19 +158,19 @@ class Html:
 
     def _read(self, cut: list[_Token], inline: set[int]) -> None:
         ends = _ends(cut)
-        collected = _Collected(self._page, self._name)
+        reader = _Reader(self._page, self._name)
         number = 0
         while number < len(cut):
             token = cut[number]
             last = ends.get(number, number) if token.kept else number
             raw = self._page[token.start : cut[last].end]
-            if token.name in ("", "!") or (number in inline and collected.size < _MOST):
-                collected.add(token, raw, whole=token.kept is True and last > number)
+            if token.name in ("", "!") or (number in inline and reader.size < _MOST):
+                reader.add(token, raw, whole=token.kept is True and last > number)
             else:
-                self._pieces += [*collected.flush(token.start), raw]
-                collected = _Collected(self._page, self._name, cut[last].end)
+                self._pieces += [*reader.flush(token.start), raw]
+                reader = _Reader(self._page, self._name, cut[last].end)
             number = last + 1
-        self._pieces += collected.flush(len(self._page))
+        self._pieces += reader.flush(len(self._page))
 
 
 def _inline(cut: Sequence[_Token], page: str, xml: Xml | None) -> set[int]:
@@ -212,96 +213,50 @@ def _ends(cut: Sequence[_Token]) -> dict[int, int]:
 
 
 @dataclass(slots=True)
-class _Collected:
-    """A passage as it is being read."""
+class _Reader:
+    """Reads a passage of a page."""
 
     page: str
     name: str  # of placeholders
     start: int = 0  # in the page
-    text: str = ""
-    after: str = ""  # white space at the end of what has been read
-    elements: list[Element | None] = field(default_factory=list)  # None for one whose end has not come
-    opened: list[tuple[int, str, int, str]] = field(
-        default_factory=list
-    )  # of elements: place in the list, name, start, tag
-    left: set[str] = field(default_factory=set)  # names of elements that ended with one around them
+    collected: Collected = field(default_factory=Collected)
+    spaces: dict[int, str] = field(default_factory=dict)  # how white space is written, by place
     held: dict[str, str] = field(default_factory=dict)
 
     @property
     def size(self) -> int:
         """Elements and placeholders so far."""
-        return len(self.elements) + len(self.held)
+        return len(self.collected.elements) + len(self.held)
 
     def add(self, token: _Token, raw: str, whole: bool) -> None:
         """Text or an inline tag; `whole` if `raw` is an element whose content stays."""
-        self.after = "" if token.name else raw[len(raw.rstrip(_SPACE)) :]
         if not token.name:
-            self._add_text(raw)
+            lead, trail = raw[: len(raw) - len(raw.lstrip(_SPACE))], raw[len(raw.rstrip(_SPACE)) :]
+            before = len(self.collected.text)
+            self.collected.add(re.sub(f"[{_SPACE}]+", " ", html.unescape(raw)), lead)
+            if trail and len(self.collected.text) > before:
+                self.spaces[len(self.collected.text) - 1] = trail
         elif whole and token.name not in _UNSEEN:
             placeholder = f"{{{{{self.name}{len(self.held)}}}}}"
             self.held[placeholder] = raw
-            self.text += placeholder
+            self.collected.add(placeholder)
         elif whole or token.name == "!" or token.alone:
-            self._mark(raw)
+            self.collected.mark(raw)
         elif token.closes:
-            self._close(token.name, raw)
+            self.collected.close(token.name, raw)
         else:
-            self.opened.append((len(self.elements), token.name, len(self.text), raw))
-            self.elements.append(None)
-
-    def _add_text(self, raw: str) -> None:
-        text = re.sub(f"[{_SPACE}]+", " ", html.unescape(raw))
-        if text.startswith(" ") and (not self.text or self.text.endswith(" ")):
-            last = self.elements[-1] if self.elements else None
-            if not self.text or (last is not None and last.start == last.end == len(self.text) and not last.closing):
-                self._mark(raw[: len(raw) - len(raw.lstrip(_SPACE))])
-                self.after = self.after if text != " " else ""
-            text = text[1:]
-        self.text += text
-
-    def _mark(self, raw: str) -> None:
-        """Add what has no text in it, to the one before it where there is one."""
-        place, last = len(self.text), self.elements[-1] if self.elements else None
-        if last is not None and not last.closing and last.start == last.end == place:
-            self.elements[-1] = Element(place, place, last.opening + raw, "")
-        else:
-            self.elements.append(Element(place, place, raw, ""))
-
-    def _close(self, name: str, raw: str) -> None:
-        if any(opened == name for _, opened, _, _ in self.opened):
-            while True:
-                place, ended, start, opening = self.opened.pop()
-                self.elements[place] = Element(start, len(self.text), opening, raw if ended == name else "")
-                if ended == name:
-                    return
-                self.left.add(ended)
-        if self.opened or name in self.left:
-            self._mark(raw)
-        else:  # it began in a passage before
-            self.elements.insert(0, Element(0, len(self.text), "", raw))
+            self.collected.open(token.name, raw)
 
     def flush(self, end: int) -> list[str | _Slot]:
         """What has been read, up to character `end` of the page, as pieces of it."""
-        words = self.text
+        words = self.collected.text
         for placeholder in self.held:
             words = words.replace(placeholder, "", 1)
         raw = self.page[self.start : end]
         if not any(map(str.isalnum, words)):
             return [raw] if raw else []
-        for place, _, start, opening in self.opened:
-            self.elements[place] = Element(start, len(self.text), opening, "")
-        text = self.text.rstrip(" ")
-        if text != self.text:  # the space before what stands at the end goes with it
-            for number, each in enumerate(self.elements):
-                if each and each.start == len(self.text):
-                    self.elements[number] = replace(each, opening=f" {each.opening}")
-                    break
-        within = tuple(
-            Element(min(each.start, len(text)), min(each.end, len(text)), each.opening, each.closing)
-            for each in self.elements
-            if each is not None
-        )
-        return [_Slot(Passage(text, within), self.held, self.after)]
+        passage, after = self.collected.passage(self.spaces)
+        return [_Slot(passage, self.held, after)]
 
 
 def _filled(slot: _Slot, found: Hypothesis) -> str:

@@ -7,7 +7,7 @@ fields, stays in it. All else of the document stays as it is.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from lxml import etree
@@ -26,24 +26,24 @@ _ILLEGAL = re.compile("[\0-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")  # 
 class Office:
     """A document: `texts` are its passages, and `write` is the document with their translations.
 
-    Tabs and ends of lines are such in a passage too. InputError: the content is no document with that suffix, or encrypted, or damaged, or
-    could be an attack (`nmt.documents.packages`).
+    What it says several times is one passage: a text box is in it twice, for programs of two ages, and a diagram beside its drawing. Tabs
+    and ends of lines are such in a passage too. InputError: the content is no document with that suffix, or encrypted, or damaged, or could
+    be an attack (`nmt.documents.packages`).
     """
 
     def __init__(self, content: bytes, suffix: str) -> None:
         self._package = Package(content, suffix)
-        self.texts = [
-            slot.passage.text for name in self._package.parts for part in self._read(name)[1] for slot in part.slots
-        ]
+        slots = (slot for name in self._package.parts for paragraph in self._read(name)[1] for slot in paragraph.slots)
+        self.texts = list(dict.fromkeys(slot.passage.text for slot in slots))
 
     def write(self, found: Sequence[Hypothesis]) -> bytes:
         """The document, given a translation of each passage, with its links."""
-        translations = iter(found)
+        said = dict(zip(self.texts, found, strict=True))
         changed: dict[str, bytes] = {}
         for name in self._package.parts:
             tree, read = self._read(name)
             for paragraph in read:
-                paragraph.write([next(translations) for _ in paragraph.slots])
+                paragraph.write(said)
             if any(paragraph.slots for paragraph in read):
                 changed[name] = self._package.with_tree(name, tree)
         return self._package.write(changed)
@@ -62,9 +62,9 @@ class _Paragraph:
         self._items = _cut(items)
         self.slots = list(_slots(self._items))
 
-    def write(self, found: Sequence[Hypothesis]) -> None:
-        for slot, said in zip(self.slots, found, strict=True):
-            slot.say(said)
+    def write(self, said: Mapping[str, Hypothesis]) -> None:
+        for slot in self.slots:
+            slot.say(said[slot.passage.text])
         if self.slots:
             self._grammar.fill(self._node, self._items)
 

@@ -36,10 +36,15 @@ class Copied:
         return self.right / max(self.words, 1)
 
 
+def bare_words(text: str) -> list[str]:
+    """The words of a text, without the punctuation around them."""
+    return [word.strip(_OUTSIDE) for word in normalize(text).split(" ")]
+
+
 def copied_words(source: str, target: str) -> dict[int, int]:
     """The numbers of target words that stand alike in the source, once on each side, with that of their source word: words with a digit
     or a capital at the beginning, without the punctuation around them."""
-    sides = [[word.strip(_OUTSIDE) for word in normalize(text).split(" ")] for text in (source, target)]
+    sides = [bare_words(text) for text in (source, target)]
     once = [{word for word, count in collections.Counter(side).items() if count == 1} for side in sides]
     return {
         place: sides[0].index(word)

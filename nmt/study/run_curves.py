@@ -6,7 +6,8 @@ from html import escape
 
 from nmt.pages import folded, table
 from nmt.study import flow
-from nmt.study.line_chart import Chart, Line, chart, colour, keys, shade
+from nmt.study.drawing import colour
+from nmt.study.line_chart import Chart, Line, chart, keys, shade
 from nmt.study.run_log import Run
 
 

@@ -9,8 +9,8 @@ from itertools import groupby
 from typing import Any
 
 import nmt
-from nmt.pages import document, folded, plain, table
-from nmt.study import line_chart
+from nmt.pages import document, folded, mapping, plain, section, table, tile, tiles
+from nmt.study.drawing import STYLE
 from nmt.study.run_curves import curves, health
 from nmt.study.run_log import CONFIG, LOG, REJECTED, Record, Run
 from nmt.study.verdict import judge, rules
@@ -20,18 +20,8 @@ _SHOWN = 5  # of translations of a sentence, and of warnings: the rest folds awa
 _REJECTED = 20  # left-out sentences that are shown
 
 _STYLE = """
-header p { margin: .3rem 0; } progress { width: 100%; max-width: 30rem; height: .6rem; accent-color: rgb(var(--blue)); }
-.tiles { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 14.5rem), 1fr)); gap: .8rem; margin: 1.2rem 0; }
-.tiles div { background: var(--tint); border-radius: .5rem; padding: .6rem .8rem; overflow-wrap: anywhere; }
-.tiles b { display: block; font-size: 1.35rem; font-weight: 600; font-variant-numeric: tabular-nums; }
-.tiles small { display: block; line-height: 1.35; }
-.alarm { border-inline-start: 4px solid var(--alarm); padding-inline-start: .8rem; }
-pre { background: var(--tint); border-radius: .5rem; padding: .7rem .9rem; overflow-x: auto; font-size: .85rem; line-height: 1.45; }
-.sample { border-top: 1px solid var(--line); padding-top: .3rem; margin: 1.2rem 0; } .sample th, .pairs th { vertical-align: top; }
-.sample td, .pairs td { overflow-wrap: break-word; word-break: break-word; }
-.sample .given td, .sample .given th { padding-bottom: .35rem; } .sample td { width: 100%; }
-.sample th { padding-inline-start: 0; font-variant-numeric: tabular-nums; } .mapping td { overflow-wrap: anywhere; }
-.mapping th { vertical-align: top; padding-inline-start: 0; } h3 { font-size: 1rem; margin: 1.4rem 0 .5rem; }
+progress { width: 100%; max-width: 30rem; height: .6rem; accent-color: rgb(var(--blue)); }
+.pairs th { vertical-align: top; } .pairs td { overflow-wrap: break-word; word-break: break-word; }
 """
 
 
@@ -39,24 +29,18 @@ def page(run: Run) -> str:
     """The page on a run; it holds all that it needs."""
     sections = [
         _head(run),
-        _section("Does it over-fit?", _verdict(run)),
-        _section("Warnings", _warnings(run)),
-        _section("Curves", curves(run)),
-        _section("Gradients, layer by layer", health(run)),
-        _section("Translations on the way", _samples(run)),
-        _section("Updates that were left out", _rejected(run.rejected)),
-        _section("Configuration", folded(CONFIG, f"<pre>{escape(run.config_text)}</pre>")),
-        _section("What auto came to", _mapping(run.choices) if run.choices else ""),
-        _section("Environment", _mapping(run.environment) if run.environment else ""),
+        section("Does it over-fit?", _verdict(run)),
+        section("Warnings", _warnings(run)),
+        section("Curves", curves(run)),
+        section("Gradients, layer by layer", health(run)),
+        section("Translations on the way", _samples(run)),
+        section("Updates that were left out", _rejected(run.rejected)),
+        section("Configuration", folded(CONFIG, f"<pre>{escape(run.config_text)}</pre>")),
+        section("What auto came to", mapping(run.choices) if run.choices else ""),
+        section("Environment", mapping(run.environment) if run.environment else ""),
         f"<p><small>Made by <code>nmt report</code> {escape(nmt.__version__)} from {plain(str(run.folder / LOG))}.</small></p>",
     ]
-    return document(
-        f"{run.name}: training run", "\n".join(part for part in sections if part), line_chart.STYLE + _STYLE
-    )
-
-
-def _section(title: str, body: str) -> str:
-    return f"<section>\n<h2>{title}</h2>\n{body}\n</section>" if body else ""
+    return document(f"{run.name}: training run", "\n".join(part for part in sections if part), STYLE + _STYLE)
 
 
 # --- the head -----------------------------------------------------------------------------------------------------------
@@ -64,52 +48,48 @@ def _section(title: str, body: str) -> str:
 
 def _head(run: Run) -> str:
     step, steps = run.log.last_step, run.config.train.max_steps
-    tiles = [
-        _tile("step", f"{step:,} of {steps:,}", f"epoch {run.log.epoch(step):.2f}; {run.state()}"),
+    made = [
+        tile("step", f"{step:,} of {steps:,}", f"epoch {run.log.epoch(step):.2f}; {run.state()}"),
         *_best_tiles(run),
         _time_tile(run),
     ]
     rate = run.log.median_rate()
     if rate is not None:
-        tiles.append(_tile("tokens a second", f"{rate:,.0f}", "source and target, median of the log"))
+        made.append(tile("tokens a second", f"{rate:,.0f}", "source and target, median of the log"))
     memory = max((value for _, value in run.log.series("train", "memory_gb")), default=0.0)
     if memory:
-        tiles.append(_tile("memory", f"{memory:.1f} GB", "the most that the log tells of"))
+        made.append(tile("memory", f"{memory:.1f} GB", "the most that the log tells of"))
     return (
         f"<header><h1>{plain(run.name)}</h1>"
         f"<p>Training run on {plain(run.config.corpus.name)} <small>{plain(str(run.config.corpus))}</small></p>"
         f'<progress max="{steps}" value="{min(step, steps)}" aria-label="updates done">{step} of {steps}</progress>'
-        f'<div class="tiles">{"".join(tiles)}</div></header>'
+        f"{tiles(made)}</header>"
     )
-
-
-def _tile(name: str, value: str, remark: str) -> str:
-    return f"<div><small>{escape(name)}</small><b>{escape(value)}</b><small>{escape(remark)}</small></div>"
 
 
 def _best_tiles(run: Run) -> list[str]:
     """The scores of the best validation, each with its signature, and its losses."""
     best, settings = run.best(), run.config.validation
     if best is None:
-        return [_tile("best validation", "none yet", f"the first is at step {settings.every:,}")]
+        return [tile("best validation", "none yet", f"the first is at step {settings.every:,}")]
     step = best["step"]
     sentences = f"first {settings.sentences:,} sentences" if settings.sentences else "all sentences"
     which, made = "best validation" if settings.metric == "bleu" else "validation of lowest loss", []
     for name, title in (("bleu", "BLEU"), ("chrf", "chrF2")):
         if step in (scores := dict(run.log.scores(name))):
             words = f"step {step:,}, beam {settings.beam_size}, {sentences}; {best[f'{name}_signature']}"
-            made.append(_tile(f"{which}: {title}" if name == "bleu" else title, f"{scores[step]:.2f}", words))
+            made.append(tile(f"{which}: {title}" if name == "bleu" else title, f"{scores[step]:.2f}", words))
     loss, train = (dict(run.log.series("validation", key)).get(step) for key in ("loss", "train_loss"))
     if loss is not None:
         pairs = "" if train is None else f"; on training pairs {train:.3f}"
-        made.append(_tile("validation loss", f"{loss:.3f}", f"step {step:,}, nats per token{pairs}"))
+        made.append(tile("validation loss", f"{loss:.3f}", f"step {step:,}, nats per token{pairs}"))
     return made
 
 
 def _time_tile(run: Run) -> str:
     seconds, validating = run.seconds(), sum(value for _, value in run.log.series("validation", "seconds"))
     time = "unknown" if seconds is None else _time(seconds)
-    return _tile("training", time, f"validations: {_time(validating)} more" if validating else "")
+    return tile("training", time, f"validations: {_time(validating)} more" if validating else "")
 
 
 def _time(seconds: float) -> str:
@@ -197,17 +177,3 @@ def _rejected(pairs: Sequence[Record]) -> str:
         f'<p class="alarm">The gradient was not finite at step {listed}: {len(pairs):,} sentence pairs were left out. '
         f"They are in <code>{REJECTED}</code>.</p>" + folded(title, table("pairs", ("step", "source", "target"), rows))
     )
-
-
-def _mapping(value: dict[str, Any]) -> str:
-    """Any nested mapping as tables in tables."""
-    rows = (f"<tr><th>{plain(str(key))}</th><td>{_entry(item)}</td></tr>" for key, item in value.items())
-    return f'<table class="mapping">{"".join(rows)}</table>'
-
-
-def _entry(value: Any) -> str:
-    if isinstance(value, dict):
-        return _mapping(value)
-    if isinstance(value, list):
-        return "<br/>".join(map(_entry, value))
-    return "" if value is None else plain(str(value))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import os
 import platform
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,9 @@ import sentencepiece
 import torch
 
 import nmt
+import nmt.machine
+from nmt.machine import kilobytes
+from nmt.machine import processor as processor  # for those who ask here
 
 _PROCESS, _MACHINE, _GROUP = Path("/proc/self"), Path("/proc/meminfo"), Path("/sys/fs/cgroup")
 
@@ -33,25 +35,10 @@ def versions() -> dict[str, str]:
 
 def machine() -> dict[str, Any]:
     """System, processor, cores, memory, GPUs."""
-    found: dict[str, Any] = {
-        "system": platform.platform(),
-        "processor": processor(),
-        "cores": os.cpu_count() or 1,
-        "memory GB": round(_kilobytes(_MACHINE, "MemTotal") / 1e6, 1),
-    }
+    found = nmt.machine.machine()
     if torch.cuda.is_available():
         found["GPUs"] = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return found
-
-
-def processor() -> str:
-    """Its name, as far as the system tells."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def memory_in_use(device: torch.device) -> int:
@@ -61,7 +48,7 @@ def memory_in_use(device: torch.device) -> int:
         most = torch.cuda.max_memory_allocated(device)
         torch.cuda.reset_peak_memory_stats(device)
         return most
-    return 1024 * _kilobytes(_PROCESS / "status", "RssAnon")
+    return 1024 * kilobytes(_PROCESS / "status", "RssAnon")
 
 
 def keep_heap() -> None:
@@ -87,20 +74,12 @@ def release_heap() -> None:
 
 def free_memory() -> int:
     """Bytes that processes can still take: of the machine, or of the control group that it is divided into; 0 where it is unknown."""
-    free = 1024 * _kilobytes(_MACHINE, "MemAvailable")
+    free = 1024 * kilobytes(_MACHINE, "MemAvailable")
     try:
         limit, used = ((_GROUP / name).read_text().strip() for name in ("memory.max", "memory.current"))
         return min(free, int(limit) - int(used)) if limit.isdecimal() else free
     except (OSError, ValueError):
         return free
-
-
-def _kilobytes(path: Path, key: str) -> int:
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return 0
-    return next((int(line.split()[1]) for line in lines if line.startswith(f"{key}:")), 0)
 
 
 def memory_peak(reset: bool = False) -> int:
@@ -110,4 +89,4 @@ def memory_peak(reset: bool = False) -> int:
             (_PROCESS / "clear_refs").write_text("5")
         except OSError:
             return 0
-    return 1024 * _kilobytes(_PROCESS / "status", "VmHWM")
+    return 1024 * kilobytes(_PROCESS / "status", "VmHWM")
