@@ -26,20 +26,19 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import onnxruntime
 import opennmt
-from decode import BATCH, BEAMS, BUNDLE, HIDDEN, LENGTH, opennmt_rate, seconds_of, trained
+from decode import BATCH, BEAMS, BUNDLE, HIDDEN, LENGTH, seconds_of, trained
 from training_speed import Turn, spread
 
 from nmt.batch.inputs import Shape
 from nmt.batch.job import Task, local
 from nmt.batch.job import run as run_job
+from nmt.batch.languages import Watched
 from nmt.batch.opening import open_input
 from nmt.batch.system import System
 from nmt.corpus.store import PreparedCorpus
@@ -160,9 +159,9 @@ def sentences_of(options: argparse.Namespace) -> list[str]:
     """Different sentences of the bundled model's training text."""
     prepared = PreparedCorpus.open(Path("data/prepared/tatoeba-en-de"))
     found: dict[str, None] = {}
-    ids = prepared.ids("train")
-    for index in range(ids.pairs):
-        found.setdefault(prepared.source_tokenizer.decode([ids.pair(index)[0].tolist()])[0])
+    column = prepared.train()[0]
+    for index in range(len(column)):
+        found.setdefault(prepared.source_tokenizer.decode([column[index].tolist()])[0])
         if len(found) == options.sentences:
             break
     return list(found)
@@ -183,7 +182,7 @@ def of_the_engine(options: argparse.Namespace, texts: list[str], folder: Path) -
 
     def job(number: int) -> None:
         output = folder / f"engine.{number}.out"
-        tasks = [Task(open_input(str(source), Shape()), output)]
+        tasks = [Task(Watched(open_input(str(source), Shape()), "", False), output)]
         outcome = run_job(tasks, folder / "engine.work", {}, local(opened.begin, False, False))
         assert outcome.records == len(texts)
 

@@ -24,6 +24,7 @@ from pathlib import Path
 
 from nmt.batch.inputs import Shape
 from nmt.batch.job import Task, local, run
+from nmt.batch.languages import Watched
 from nmt.batch.opening import open_input
 from nmt.inference.types import Hypothesis, Translation
 from nmt.machine import kilobytes, processor
@@ -50,7 +51,12 @@ def job(folder: Path, lines: int) -> None:
         for number in range(lines):
             stream.write(f"This is sentence number {number} of the file.\n")
     started = time.perf_counter()
-    outcome = run([Task(open_input(str(source), Shape()), output)], folder / "out.work", {}, local(Echo, False, False))
+    outcome = run(
+        [Task(Watched(open_input(str(source), Shape()), "", False), output)],
+        folder / "out.work",
+        {},
+        local(Echo, False, False),
+    )
     seconds = time.perf_counter() - started
     assert outcome.records == lines
     assert output.stat().st_size == source.stat().st_size

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from nmt.batch.inputs import Shape
 from nmt.batch.job import Outcome, Task, local, run
+from nmt.batch.languages import Watched
 from nmt.batch.opening import open_input
 from nmt.inference.types import Hypothesis, Translation
 
@@ -64,9 +65,11 @@ def do_all(
     begin: Loud | None = None,
     shape: Shape | None = None,
     force: bool = False,
+    language: str = "",
+    passed: bool = False,
 ) -> Outcome:
     """A job of several."""
-    tasks = [Task(open_input(str(name), shape or Shape()), path) for name, path in pairs]
+    tasks = [Task(Watched(open_input(str(name), shape or Shape()), language, passed), path) for name, path in pairs]
     links, full = any(task.input.links for task in tasks), bool(shape and shape.full)
     folder = output.with_name(f"{output.name}.work")
     return run(tasks, folder, {"inputs": [task.identity for task in tasks]}, local(begin or Loud(), links, full), force)

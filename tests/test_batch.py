@@ -448,3 +448,34 @@ def test_a_job_that_was_killed_before_it_began_goes_on(tmp_path: Path) -> None:
     (tmp_path / "out.work" / "lock").touch()
     (tmp_path / "out.work" / "job.partial").write_text("{")
     assert do(tmp_path / "in", tmp_path / "out").records == 1
+
+
+ENGLISH = ["The weather was fine and we went for a long walk.", "She has never been to the museum before."]
+FRENCH = [
+    "Le temps était beau et nous avons fait une longue promenade.",
+    "Elle n'est jamais allée au musée auparavant.",
+]
+
+
+def test_texts_of_another_language_are_noticed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = [ENGLISH[i % 2] if i % 40 else FRENCH[0] for i in range(400)]  # every second one that is looked at
+    (tmp_path / "in").write_text("".join(f"{line}\n" for line in lines))
+    outcome = do_all([(tmp_path / "in", tmp_path / "out")], tmp_path / "out", language="en")
+    assert outcome.failed == 0
+    said = capsys.readouterr().err
+    assert "of 20 texts that were looked at 10 are not in en, which is translated (10 fr)" in said
+    do_all([(tmp_path / "in", tmp_path / "o2")], tmp_path / "o2", language="fr")
+    assert "10 are not in fr, which is translated (10 en)" in capsys.readouterr().err
+    (tmp_path / "in").write_text("".join(f"{line}\n" for line in ENGLISH * 200))
+    do_all([(tmp_path / "in", tmp_path / "o3")], tmp_path / "o3", language="en-GB")
+    assert capsys.readouterr().err == ""
+
+
+def test_texts_of_another_language_can_be_passed_on(tmp_path: Path) -> None:
+    lines = [ENGLISH[0], FRENCH[0], "Oui", ENGLISH[1], FRENCH[1], "12345 67890 12345 67890"]
+    (tmp_path / "in").write_text("".join(f"{line}\n" for line in lines))
+    outcome = do_all([(tmp_path / "in", tmp_path / "out")], tmp_path / "out", language="en", passed=True)
+    assert told(tmp_path / "out") == [(2, "it seems to be in fr, not in en"), (5, "it seems to be in fr, not in en")]
+    assert outcome.failed == 2
+    kept = [line if line in FRENCH else line.upper() for line in lines]
+    assert (tmp_path / "out").read_text() == "".join(f"{line}\n" for line in kept)

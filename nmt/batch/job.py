@@ -6,6 +6,7 @@ import contextlib
 import errno
 import itertools
 import json
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +14,8 @@ from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
 from nmt.batch.answers import LENGTH_LIMIT, Answer, Begin, Pending, decode, failed, translate_window, try_begin
-from nmt.batch.inputs import Input, Text, identity
+from nmt.batch.inputs import Text, identity
+from nmt.batch.languages import Watched
 from nmt.batch.work import Work, key_of
 from nmt.errors import InputError, NMTError
 from nmt.progress import progress
@@ -31,7 +33,7 @@ Runner = Callable[[Iterator[list[str]], int], Iterator[list[str]]]
 class Task:
     """One input and where its output goes."""
 
-    input: Input
+    input: Watched
     output: Path
     identity: list[object] = field(init=False)
 
@@ -103,7 +105,7 @@ def run(
         try:
             outcome = _Job(tasks, work, window).run(runner)
         except BaseException:
-            work.close() if work.count else work.remove()
+            work.leave()
             raise
         work.remove()
         return outcome
@@ -152,6 +154,8 @@ class _Job:
 
         with progress("read", "records") as bar:
             windows = sum(1 for _ in _cut(itertools.islice(counted(), done, None), self._window))
+        for warning in filter(None, (task.input.warning() for task in self._tasks)):
+            print(warning, file=sys.stderr)
         return windows, sum(self._counts)
 
     def _windows(self, done: int) -> Iterator[list[str]]:

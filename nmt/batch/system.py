@@ -21,9 +21,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Opened:
-    """Something that translates lists of texts; `identity` is what its answers follow from."""
+    """Something that translates lists of texts, from language `source` ("" where it is not known); `identity` is what its answers follow
+    from."""
 
     begin: Begin
+    source: str
     language: Callable[[], str]
     identity: dict[str, Any]
     options: dict[str, Any] = field(default_factory=dict)
@@ -81,7 +83,7 @@ class System:
 
         identity = {"model": translator.info.digest, "search": decode.model_dump(mode="json"), **self._same()}
         language = decode.target or translator.info.target_language
-        return Opened(begin, lambda: language, identity, decode.model_dump())
+        return Opened(begin, translator.info.source_language, lambda: language, identity, decode.model_dump())
 
     def _at_server(self, tokens: bool) -> Opened:
         from nmt.inference.client import Client
@@ -102,7 +104,9 @@ class System:
             return _Asked(pool.submit(client.translate, texts, cast("Options", asked)))
 
         identity = {"server": client.url, "search": self.given, **self._same()}
-        return Opened(begin, lambda: str(self.given.get("target") or client.target_language()), identity, asked)
+        return Opened(
+            begin, self.source, lambda: str(self.given.get("target") or client.target_language()), identity, asked
+        )
 
     def _same(self) -> dict[str, Any]:
         terms = hashlib.sha256(self.glossary.read_bytes()).hexdigest() if self.glossary else ""

@@ -136,6 +136,13 @@ class Work:
         with (self.folder / _WRITTEN).open("ab") as stream:
             stream.write(b".")
 
+    def leave(self) -> None:
+        """The job ends for now; the folder stays where there is something in it that is worth it."""
+        if (self.folder / _ANSWERS).stat().st_size:  # not `count`, which an interrupt may have kept from being raised
+            self.close()
+        else:
+            self.remove()
+
     def close(self) -> None:
         """Leave the folder as it is."""
         self._memo.close()

