@@ -97,8 +97,9 @@ def build_config(config: ServeConfig, retired: Sequence[Path] = ()) -> Applicati
     if config.keys:
         KeyStore.open(Path(config.keys))  # what is wrong with it is said now
         config = config.model_copy(update={"keys": str(Path(config.keys).resolve())})
-    cores, processes = _cores(), len(paths) * (1 if config.one_hop else config.most_replicas)
-    threads = config.threads or max(1, int(cores / processes))
+    # In one process every model may have all cores: threads without work take nothing, and seldom do all models have some.
+    sharing = 1 if config.one_hop else len(paths) * config.most_replicas
+    threads = config.threads or max(1, int(_cores() / sharing))
     reserved = {"num_cpus": RESERVED_CORES}
     if config.device == "cuda":
         reserved["num_gpus"] = 1  # for each process: the models of a fused gateway share it

@@ -89,7 +89,7 @@ class ServeConfig(Section):
     threads: int | None = Field(
         None,
         ge=1,
-        description="running batches of each replica, a processor thread each; null shares out all cores",
+        description="running batches of each replica, a processor thread each; null shares out all cores among the replicas",
     )
     autoscale: Autoscale | None = Field(None, description="in the place of `replicas`: as many as are needed")
     device: Literal["cpu", "cuda"] = Field("cpu", description="cuda: each replica has a GPU of its own")
