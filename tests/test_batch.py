@@ -10,6 +10,7 @@ import resource
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pyarrow
@@ -22,6 +23,7 @@ from hypothesis import strategies as st
 
 from nmt.batch import job
 from nmt.batch.inputs import Shape, kind_of
+from nmt.batch.memo import Memo
 from nmt.batch.opening import open_input
 from nmt.batch.work import Work
 from nmt.errors import ConfigError, DataError, InputError, ServiceError
@@ -360,7 +362,7 @@ def test_a_folder_that_is_no_work_folder_is_left_alone(tmp_path: Path) -> None:
     assert (tmp_path / "out.work" / "mine").read_text() == "precious"
 
 
-def test_torn_answers_and_a_damaged_memo_cost_nothing_but_time(tmp_path: Path) -> None:
+def test_torn_answers_and_a_lost_memo_cost_nothing_but_time(tmp_path: Path) -> None:
     (tmp_path / "in").write_text("".join(f"{i % 2500}\n" for i in range(6000)))
     stop = Loud(wrong=lambda text: KeyboardInterrupt() if text == "2400" else None)  # type: ignore[arg-type,return-value]
     with pytest.raises(KeyboardInterrupt):
@@ -368,10 +370,39 @@ def test_torn_answers_and_a_damaged_memo_cost_nothing_but_time(tmp_path: Path) -
     folder = tmp_path / "out.work"
     with (folder / "answers.jsonl").open("ab") as stream:
         stream.write(b'{"t":"torn')
-    (folder / "memo.sqlite").write_bytes(b"no database at all" * 100)
-    outcome = do(tmp_path / "in", tmp_path / "out")
+    (folder / "memo").write_bytes(b"cut short")
+    begin = Loud()
+    outcome = do(tmp_path / "in", tmp_path / "out", begin)
     assert outcome.resumed == 2000
+    assert len(begin.asked) == 500 + 2000  # those of the first window, which nothing is known of, once more
     assert (tmp_path / "out").read_text() == (tmp_path / "in").read_text()
+
+
+def test_a_memo_that_is_kept_spares_what_was_translated_before_a_stop(tmp_path: Path) -> None:
+    (tmp_path / "in").write_text("".join(f"{i % 2500}\n" for i in range(6000)))
+    stop = Loud(wrong=lambda text: KeyboardInterrupt() if text == "2400" else None)  # type: ignore[arg-type,return-value]
+    with pytest.raises(KeyboardInterrupt):
+        do(tmp_path / "in", tmp_path / "out", stop)
+    begin = Loud()
+    do(tmp_path / "in", tmp_path / "out", begin)
+    assert begin.asked == [str(i) for i in range(2000, 2500)]
+
+
+@given(st.lists(st.tuples(st.integers(0, 40), st.integers(0, 10**12)), max_size=200), st.integers(1, 30))
+def test_a_memo_is_a_mapping(entries: list[tuple[int, int]], hashes: int) -> None:
+    """As a dictionary, however many keys begin in the same slot; and when it is opened again."""
+    with tempfile.TemporaryDirectory() as folder:
+        memo, expected = Memo(Path(folder) / "memo", 200), {}
+        for number, place in entries:
+            # The last slots of the table, so that it goes on at its beginning.
+            key = (2**64 - 1 - number % hashes).to_bytes(8, "little") + number.to_bytes(8, "little")
+            memo.put(key, place)
+            expected[key] = place
+        memo.close()
+        again = Memo(Path(folder) / "memo", 200)
+        assert {key: again.find(key) for key in expected} == expected
+        assert again.find(b"\0" * 16) is None
+        again.close()
 
 
 def test_killed_again_and_again_nothing_is_lost_twice_or_torn(tmp_path: Path) -> None:
@@ -403,7 +434,7 @@ def test_a_full_disk_is_said_and_the_job_goes_on(tmp_path: Path) -> None:
 
     def small() -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (700_000, 700_000))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1_700_000, 1_700_000))
 
     script = (
         "import sys; from batching import do; from pathlib import Path; from nmt.errors import NMTError\n"

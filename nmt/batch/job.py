@@ -133,6 +133,7 @@ class _Job:
         windows, total = self._census(done)
         if done > total:
             raise InputError(f"{self._work.folder}: has more answers than there are texts; add --force to begin anew")
+        self._work.remember(total)
         with progress("translate", "records", total, done) as bar:
             self._write_outputs()
             for lines in runner(self._windows(done), windows):

@@ -7,14 +7,14 @@ import hashlib
 import json
 import os
 import shutil
-import sqlite3
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from nmt.batch.memo import Memo
 from nmt.errors import InputError
 
-_JOB, _LOCK, _ANSWERS, _MEMO, _WRITTEN = "job.json", "lock", "answers.jsonl", "memo.sqlite", "written"
+_JOB, _LOCK, _ANSWERS, _MEMO, _WRITTEN = "job.json", "lock", "answers.jsonl", "memo", "written"
 _FIRST = (_LOCK, "job.partial")  # what is there before the rest
 
 
@@ -27,7 +27,7 @@ class Work:
     """A folder beside the output, there for as long as the job is unfinished.
 
     `answers.jsonl` has one line for each record, in order; it only grows, and what is torn at its end is dropped, so that what has been
-    done is as many lines as it has. `memo.sqlite` says at which byte of it the answer to a text is: memory does not grow with the job.
+    done is as many lines as it has. `memo` says at which byte of it the answer to a text is (`nmt.batch.memo`).
     """
 
     def __init__(self, folder: Path, job: dict[str, Any], force: bool = False) -> None:
@@ -62,12 +62,8 @@ class Work:
             path.with_suffix(".partial").replace(path)
         self._answers = (folder / _ANSWERS).open("a+b")
         self.count = self._mend()
-        try:
-            self._memo = self._remembered()
-        except sqlite3.DatabaseError:  # damaged: it can be done without
-            for damaged in folder.glob(f"{_MEMO}*"):
-                damaged.unlink()
-            self._memo = self._remembered()
+        self._reader = (folder / _ANSWERS).open("rb")
+        self._memo: Memo | None = None
 
     def _clear(self) -> None:
         for path in self.folder.iterdir():
@@ -86,13 +82,9 @@ class Work:
         self.size = size
         return count
 
-    def _remembered(self) -> sqlite3.Connection:
-        memo = sqlite3.connect(self.folder / _MEMO, isolation_level=None)
-        # Where a machine loses power the answers are on disk, and a lost memo costs but time.
-        memo.execute("PRAGMA synchronous = OFF")
-        memo.execute("CREATE TABLE IF NOT EXISTS memo (key BLOB PRIMARY KEY, at INTEGER) WITHOUT ROWID")
-        memo.execute("DELETE FROM memo WHERE at >= ?", (self.size,))
-        return memo
+    def remember(self, texts: int) -> None:
+        """Be ready to know answers, of so many texts at most."""
+        self._memo = Memo(self.folder / _MEMO, texts)
 
     def append(self, lines: Sequence[str], keys: Sequence[bytes | None]) -> None:
         """Write answers, with the keys of those that may be asked for again."""
@@ -105,18 +97,18 @@ class Work:
         self._answers.flush()
         os.fsync(self._answers.fileno())
         self.size, self.count = at, self.count + len(lines)
-        self._memo.execute("BEGIN")
-        self._memo.executemany("INSERT OR IGNORE INTO memo VALUES (?, ?)", known)
-        self._memo.execute("COMMIT")
+        assert self._memo is not None
+        for key, place in known:  # after the answers: what it names is there
+            self._memo.put(key, place)
 
     def known(self, key: bytes) -> str | None:
         """The answer to a text that has come before."""
-        found = self._memo.execute("SELECT at FROM memo WHERE key = ?", (key,)).fetchone()
-        if found is None:
+        assert self._memo is not None
+        place = self._memo.find(key)
+        if place is None:
             return None
-        with (self.folder / _ANSWERS).open("rb") as stream:
-            stream.seek(found[0])
-            return stream.readline().rstrip(b"\n").decode("ascii")
+        self._reader.seek(place)
+        return self._reader.readline().rstrip(b"\n").decode("ascii")
 
     def read(self, at: int = 0) -> Iterator[tuple[str, int]]:
         """The answers from byte `at` of the file on, and where each ends."""
@@ -145,7 +137,9 @@ class Work:
 
     def close(self) -> None:
         """Leave the folder as it is."""
-        self._memo.close()
+        if self._memo:
+            self._memo.close()
+        self._reader.close()
         self._answers.close()
         self._lock.close()
 
