@@ -12,7 +12,7 @@ _LEAST = 1 << 10
 
 
 class Memo:
-    """Places by keys of 16 bytes, with linear probing. Its size is fixed, at twice the number of texts that there may be at least; a part that
+    """Places by keys of 16 bytes, with linear probing. Its size is fixed, at twice the number of texts there may be at least; a part that
     was never written takes no room on disk. `kill -9` leaves it whole: a slot is written at once."""
 
     def __init__(self, path: Path, texts: int) -> None:
