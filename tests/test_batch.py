@@ -331,6 +331,17 @@ def test_another_job_is_not_mixed_with_the_one_in_hand(tmp_path: Path) -> None:
     assert (tmp_path / "out").read_text() == "OTHER\n"
 
 
+def test_the_same_command_resumes_with_force_too(tmp_path: Path) -> None:
+    (tmp_path / "in").write_text("".join(f"{i}\n" for i in range(4000)))
+    (tmp_path / "out").write_text("old\n")
+    stop = Loud(wrong=lambda text: KeyboardInterrupt() if text == "3000" else None)  # type: ignore[arg-type,return-value]
+    with pytest.raises(KeyboardInterrupt):
+        do(tmp_path / "in", tmp_path / "out", stop, force=True)
+    assert (tmp_path / "out").read_text() == "old\n"
+    assert do(tmp_path / "in", tmp_path / "out", force=True).resumed == 2000
+    assert (tmp_path / "out").read_text() == (tmp_path / "in").read_text()
+
+
 def test_an_input_that_changes_meanwhile_is_noticed(tmp_path: Path) -> None:
     (tmp_path / "in").write_text("a\nb\n")
 

@@ -63,15 +63,16 @@ def local(begin: Begin, links: bool, full: bool) -> Runner:
 
     def run(windows: Iterator[list[str]], count: int) -> Iterator[list[str]]:
         begun: deque[tuple[list[str], Pending | None]] = deque()
+        more = True
         try:
-            for texts in windows:
-                begun.append((texts, try_begin(begin, texts) if texts else None))
-                if len(begun) == _AHEAD:
-                    texts, first = begun.popleft()
-                    yield translate_window(begin, texts, first, links, full)
-            while begun:
-                texts, first = begun.popleft()
-                yield translate_window(begin, texts, first, links, full)
+            while more or begun:
+                texts = next(windows, None) if more else None
+                more = texts is not None
+                if texts is not None:
+                    begun.append((texts, try_begin(begin, texts) if texts else None))
+                if len(begun) == _AHEAD or (begun and not more):
+                    yield translate_window(begin, *begun[0], links, full)
+                    begun.popleft()
         finally:
             for _, left in begun:
                 if left is not None:

@@ -31,7 +31,8 @@ class Work:
     """
 
     def __init__(self, folder: Path, job: dict[str, Any], force: bool = False) -> None:
-        """Begin, or go on. Raises `InputError` when the folder is that of another job (without `force`), or a process is at it."""
+        """Begin, or go on; with `force` the work of another job makes room. Raises `InputError` when the folder is that of another job, or
+        no work folder at all, or when a process is at it."""
         self.folder = folder
         if (
             folder.exists()
@@ -53,10 +54,10 @@ class Work:
             if not force:
                 raise InputError(
                     f"{folder}: holds the work of another job ({_difference(before, job)}); give that command again to finish it, "
-                    "or --force to begin anew"
+                    "or --force to throw it away"
                 )
             path.unlink()
-        if force or not path.exists():
+        if not path.exists():
             self._clear()
             path.with_suffix(".partial").write_text(said, encoding="utf-8")
             path.with_suffix(".partial").replace(path)

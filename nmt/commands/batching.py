@@ -60,7 +60,10 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     job.add_argument("--config", metavar="NAME", help="of a hub dataset")
     job.add_argument("--split", metavar="NAME", help="of a hub dataset (train)")
     job.add_argument(
-        "--force", action="store_true", default=None, help="begin anew, and write over outputs that are there"
+        "--force",
+        action="store_true",
+        default=None,
+        help="write over outputs that are there, and throw away the work of another job",
     )
     job.add_argument(
         "--max-characters", type=positive, metavar="N", help="longer texts are passed on as they are (100000)"
