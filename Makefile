@@ -1,9 +1,9 @@
-# make serve   serve the bundled model on port 8000        make test   set up and run the whole test suite
+# make serve   serve the bundled models on port 8000       make test   set up and run the whole test suite
 # make lint    formatting, lint and types                  make soak   the long runs that `make test` leaves out
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-MODEL ?= data/pretrained/tatoeba-en-de
+MODEL ?= data/pretrained/tatoeba-en-de data/pretrained/tatoeba-de-en
 PORT ?= 8000
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 

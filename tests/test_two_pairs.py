@@ -45,15 +45,15 @@ def post(url: str, **body: Any) -> dict[str, Any]:
 
 def test_languages_are_those_of_both_pairs(url: str) -> None:
     languages = {each["code"]: each["targets"] for each in LibreTranslateAPI(f"{url}/").languages()}
-    assert {code: sorted(targets) for code, targets in languages.items()} == {"de": ["de", "en"], "en": ["de", "en"]}
+    assert languages == {"en": ["de"], "de": ["en"]}
     assert {(each["source"], each["target"]) for each in Client(url).models()} == {("en", "de"), ("de", "en")}
 
 
 def test_each_text_is_translated_from_the_language_that_it_is_in(url: str) -> None:
     assert Client(url).detect([ENGLISH, GERMAN]) == ["en", "de"]
-    found = post(f"{url}/translate", q=[GERMAN, "Ich bin müde und gehe ins Bett."], source="auto", target="en")
-    assert found["translatedText"] == [ENGLISH, "I'm tired and going to bed."] or found["translatedText"][0] == ENGLISH
-    assert [each["language"] for each in found["detectedLanguage"]] == ["de", "de"]
+    found = post(f"{url}/translate", q=[GERMAN, ENGLISH], source="auto", target="en")
+    assert found["translatedText"] == [ENGLISH, ENGLISH]  # what is in the target language already stays
+    assert [each["language"] for each in found["detectedLanguage"]] == ["de", "en"]
     found = post(f"{url}/translate", q=ENGLISH, source="auto", target="de")
     assert (found["translatedText"], found["detectedLanguage"]["language"]) == (GERMAN, "en")
 
