@@ -75,9 +75,7 @@ class Sentence:
     def ruled(self, length: int) -> bool:
         """Whether the likeliest words alone do not say what may come after so many."""
         options = self.options
-        if self.phrases.ids or options.no_repeat_ngram or options.temperature or length < len(self.prefix):
-            return True
-        return length < options.min_length and length < self.least
+        return bool(self.phrases.ids or options.no_repeat_ngram or options.temperature or length < len(self.prefix))
 
     @property
     def listed(self) -> bool:
@@ -152,8 +150,12 @@ class RunningBatch:
     def step(self) -> list[Sentence]:
         """Extend every hypothesis by one token; return the sentences that are done, which have left."""
         k, count = self._beam, len(self.sentences)
-        top, lengths = min(2 * k + _MARKS, self._backend.vocabulary), self._lengths.tolist()
+        lengths = self._lengths.tolist()
+        early = [
+            row for row, each in enumerate(self.sentences) if each.options.min_length and lengths[row] < each.least
+        ]
         ruled = [row for row, each in enumerate(self.sentences) if each.ruled(lengths[row])]
+        top = min(2 * k + _MARKS + bool(early), self._backend.vocabulary)
         watched = self._backend.shows and any(sentence.watched for sentence in self.sentences)
         found = self._rows.step(self._last.reshape(-1), top, whole=bool(ruled), attention=watched)
         self._looks = None if found.attention is None else found.attention.reshape(count, k, -1)
@@ -161,6 +163,8 @@ class RunningBatch:
         ids = found.ids.reshape(count, k * m)
         totals = (found.best.reshape(count, k, m) + self._scores[:, :, None]).reshape(count, k * m)
         totals[ids < _MARKS] = -np.inf
+        if early:
+            totals[early] = np.where(ids[early] == EOS, -np.inf, totals[early])
         for row in ruled:
             assert found.log_p is not None
             ids[row], totals[row] = self._by_rule(row, found.log_p[row * k : (row + 1) * k].astype(np.float64), m)
