@@ -161,7 +161,7 @@ def sentences_of(options: argparse.Namespace) -> list[str]:
     found: dict[str, None] = {}
     column = prepared.train()[0]
     for index in range(len(column)):
-        found.setdefault(prepared.source_tokenizer.decode([column[index].tolist()])[0])
+        found.setdefault(prepared.source_tokenizer.decode(column[index].tolist()))
         if len(found) == options.sentences:
             break
     return list(found)
