@@ -50,6 +50,7 @@ from nmt.text.tokenizer import EOS
 
 CASES = ("peers", "engine", "workers")
 _FORCED = ("min_length=15", "max_length_ratio=1e-6", "max_length_extra=15", "split_sentences=false")
+_WINDOW = "500"  # so that the last windows of a small job are shared out, too
 _JOBS = (1_000_000, 10_000_000, 100_000_000)  # sentences of larger jobs
 
 
@@ -201,7 +202,10 @@ def by_workers(options: argparse.Namespace, texts: list[str], folder: Path) -> d
     source.write_text("".join(f"{text}\n" for text in texts), encoding="utf-8")
     few.write_text(f"{texts[0]}\n", encoding="utf-8")
     ways = {f"{count} threads": ("--threads", str(count)) for count in (1, 2)}
-    ways |= {f"Ray, {count} workers": ("--threads", "1", "--ray", "--workers", str(count)) for count in (1, 2)}
+    ways |= {
+        f"Ray, {count} workers": ("--threads", "1", "--ray", "--workers", str(count), "--window", _WINDOW)
+        for count in (1, 2)
+    }
     found: dict[str, list[float]] = {f"{name}, {what}": [] for name in ways for what in ("all", "one sentence")}
 
     def translate(file: Path, way: Sequence[str]) -> None:
