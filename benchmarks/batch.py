@@ -9,8 +9,8 @@
   FILE` (int8, from text to text); theirs are `onmt_translate` and `joeynmt translate`, from subwords to subwords (which is in their
   favour), batches of 64, as benchmarks/decode.py sets them. Seconds are those of the process as a whole.
 - engine: the bundled model with different sentences of its corpus's training text; sentences a second of a job (`nmt.batch`), from file to
-  file, over those of the engine alone, which is handed all of them at once as subwords. In one process, in turns; placeholders are not kept,
-  for which the search would have to watch the attention.
+  file, over those of the engine alone, which is handed all of them at once as subwords. In one process, in turns; placeholders are not
+  kept, for which the search would have to watch the attention.
 - workers: the same file by `nmt translate` with one and two threads, and on Ray with one and two workers; whole processes. From these
   rates follows what larger jobs take.
 """
