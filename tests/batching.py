@@ -76,4 +76,4 @@ def do_all(
 
 
 if __name__ == "__main__":
-    do(Path(sys.argv[1]), Path(sys.argv[2]), Loud(seconds=0.01))
+    do(Path(sys.argv[1]), Path(sys.argv[2]), Loud(seconds=0.05))

@@ -165,7 +165,6 @@ class Csv(_Table):
     """Comma-separated values (RFC 4180), or what else divides them."""
 
     def _rows(self) -> Iterator[tuple[str, list[str]]]:
-        csv.field_size_limit(_LONGEST)
         taken: list[str] = []
 
         def tape() -> Iterator[str]:
@@ -175,6 +174,7 @@ class Csv(_Table):
 
         reader = csv.reader(tape(), delimiter=self._shape.delimiter or ",", strict=True)
         while True:
+            limit = csv.field_size_limit(_LONGEST)  # which is that of the whole process: others have theirs
             try:
                 cells = next(reader)
             except StopIteration:
@@ -183,6 +183,8 @@ class Csv(_Table):
                 raise DataError(
                     f"{self.name}, line {reader.line_num}: not valid CSV ({error}); correct it; --format tsv reads cells without quotes"
                 ) from None
+            finally:
+                csv.field_size_limit(limit)
             yield "".join(taken), cells
             taken.clear()
 
