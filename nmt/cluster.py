@@ -20,16 +20,16 @@ _OWN = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}  # Ray's switch for listening 
 _JOINED = {"RAY_NUM_REDIS_GET_RETRIES": "1"}  # a cluster that is not there is said to be so in a minute, not in twenty
 
 
-def import_ray(part: str, address: str, environment: Mapping[str, str]) -> Any:
-    """The module `ray`, with its module `part`; raise `ConfigError` where it is not installed. What of `environment` the user has set
-    stays; `address` is that of a cluster, "" for one of our own."""
-    for name, value in {**_ENVIRONMENT, **(_JOINED if address else _OWN), **environment}.items():
-        os.environ.setdefault(name, value)
+def import_ray(part: str, name: str, address: str, environment: Mapping[str, str]) -> Any:
+    """The module `ray`, with its module `part`, called `name`; raise `ConfigError` where it is not installed. What of `environment` the
+    user has set stays; `address` is that of a cluster, "" for one of our own."""
+    for variable, value in {**_ENVIRONMENT, **(_JOINED if address else _OWN), **environment}.items():
+        os.environ.setdefault(variable, value)
     try:
         ray = importlib.import_module("ray")
         importlib.import_module(part)
     except ImportError as error:
-        raise ConfigError(f"--ray needs {part} ({last_line(error)}): pip install 'strata-nmt[ray]'") from None
+        raise ConfigError(f"--ray needs {name} ({last_line(error)}): pip install 'strata-nmt[ray]'") from None
     return ray
 
 

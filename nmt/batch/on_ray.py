@@ -7,10 +7,14 @@ that a worker that is lost is lost with nothing; Ray Data places the workers, re
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from types import FrameType
 from typing import Any
 
 from nmt.batch.answers import translate_window, try_begin
@@ -37,20 +41,43 @@ def on_ray(system: System, address: str, workers: int | None, links: bool, full:
     def run(windows: Iterator[list[str]], count: int) -> Iterator[list[str]]:
         if not count:
             return
-        ray = import_ray("ray.data", address, _ENVIRONMENT)
+        ray = import_ray("ray.data", "Ray Data", address, _ENVIRONMENT)
         connect(ray, address, (workers or max(1, (os.cpu_count() or 1) // threads)) * threads, _STORE)
         try:
             there = int(ray.cluster_resources().get("CPU", 0) // threads)
             if not 0 < (workers or there) <= there:
                 raise ConfigError(f"--workers {workers or 1}: the cluster has CPUs for {there} of {threads} threads")
             order = {"system": system, "links": links, "full": full}
-            yield from _answers(ray, windows, count, min(workers or there, count), order)
+            with _interrupts() as asked:
+                for lines in _answers(ray, windows, count, min(workers or there, count), order):
+                    if asked:
+                        raise KeyboardInterrupt
+                    yield lines
         except ray.exceptions.RayError as error:
             raise _explained(error) from None
         finally:
             ray.shutdown()
 
     return run
+
+
+@contextlib.contextmanager
+def _interrupts() -> Iterator[list[int]]:
+    """The interrupts that have come: Ray lets some of them be lost in what it calls itself."""
+    asked: list[int] = []
+
+    def hear(number: int, frame: FrameType | None) -> None:
+        asked.append(number)
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():  # which alone has signals
+        yield asked
+        return
+    before = signal.signal(signal.SIGINT, hear)
+    try:
+        yield asked
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _answers(

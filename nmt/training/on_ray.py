@@ -247,7 +247,7 @@ def _threads(config: RunConfig) -> int:
 
 def _import_ray(address: str) -> Any:
     os.environ["RAY_TRAIN_V2_ENABLED"] = "1"
-    return import_ray("ray.train.torch", address, _ENVIRONMENT | ({} if address else _OWN))
+    return import_ray("ray.train.torch", "Ray Train", address, _ENVIRONMENT | ({} if address else _OWN))
 
 
 def _absolute(config: RunConfig) -> RunConfig:
