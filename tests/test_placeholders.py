@@ -269,3 +269,25 @@ def test_what_is_a_part_of_a_word_takes_the_word_with_it() -> None:
 def _kept(text: str) -> tuple[object, ...]:
     _, kept = hold(text)
     return kept.held if kept else ()
+
+
+@pytest.mark.parametrize(
+    ("source", "prefix"),
+    [
+        ("Open %s on https://example.org now.", "Öffnen Sie %s"),
+        ("Open %s on https://example.org now.", "Öffne"),
+        ("Open %s on https://example.org now.", "Öffnen Sie %s auf https://example.org"),
+        ("Tom paid 42 euros for {name}.", "Tom hat 43"),
+        ("Tom paid 42 euros for {name}.", "{name} hat"),
+        ("Hello {name}, {name}!", "Hallo {name}"),
+        ("Do you know Łukasz?", "Kennst du Łuk"),
+        ("Do you know Łukasz and Piotr?", "Kennst du Łukasz"),
+    ],
+)
+def test_what_is_kept_leaves_a_given_beginning_as_it_is(source: str, prefix: str, bundled: Translator) -> None:
+    (result,) = bundled.translate([source], prefixes=[prefix])
+    assert result.text.startswith(prefix)
+    for kept in ("%s", "https://example.org", "Łukasz"):
+        assert result.text.count(kept) == source.count(kept)
+    assert result.text.count("{name}") == source.count("{name}")
+    assert "<unk>" not in result.text

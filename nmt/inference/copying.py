@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from nmt.inference.alignment import Weights, Word, word_numbers
 from nmt.text.placeholders import Held
@@ -65,22 +65,39 @@ def with_held(copied: dict[int, Copy], held: Sequence[Held], words: Sequence[str
     return found
 
 
-def with_copies(words: Sequence[Word], copied: Mapping[int, Copy], last: int) -> list[Word]:
+def with_copies(words: Sequence[Word], copied: Mapping[int, Copy], last: int, fixed: int = 0) -> list[Word]:
     """The words of a translation, and among them, once each, what is copied from the source.
 
     What the model saw takes the place of what it made of that: of the stand-in, or else of the word that looks there most, and of its
     neighbours that surely do. Anything else comes after what comes from the words before it, or at the end where no word comes after it;
-    `last` is the source's last word that the model knows.
+    `last` is the source's last word that the model knows. The first `fixed` words were given: but for stand-ins they stay.
     """
     found = list(words)
     for number, copy in copied.items():
-        if not (_in_place_of_stand_in(found, number, copy) or _in_place_of_word(found, number, copy)):
+        if _in_place_of_stand_in(found, number, copy, fixed) or any(copy.text in word.text for word in found[:fixed]):
+            continue
+        if not _in_place_of_word(found, number, copy, fixed):
             before = [place for place, word in enumerate(found) if word.source is not None and word.source < number]
             nearest = max((found[place].source or 0 for place in before), default=0)
             place = max((place for place in before if found[place].source == nearest), default=-1)
             if number >= last:
                 place = len(found) - 1
-            found.insert(place + 1, Word(_alone(copy), number))
+            found.insert(max(place + 1, fixed), Word(_alone(copy), number))
+    return found
+
+
+def with_given(words: Sequence[Word], given: Sequence[str], unknown: str, copied: Mapping[int, Copy]) -> list[Word]:
+    """The words of a translation, the first of which were `given`, with those as they are that have characters without a subword, `unknown`
+    in their place. The last of them may be the beginning of what is copied."""
+    found = list(words)
+    for place, text in enumerate(given):
+        if unknown not in found[place].text:
+            continue
+        if place == len(given) - 1:
+            said = found[place].text
+            whole = next((copy.text for copy in copied.values() if copy.text.startswith(text)), text)
+            text = whole + (said[len(said.rstrip(".,;:!?")) :] if whole[-1].isalnum() else "")
+        found[place] = replace(found[place], text=text)
     return found
 
 
@@ -89,8 +106,8 @@ def _alone(copy: Copy) -> str:
     return copy.around.replace(copy.stand_in, copy.text) if copy.around else copy.text
 
 
-def _in_place_of_stand_in(found: list[Word], number: int, copy: Copy) -> bool:
-    """Put it where the model has said its stand-in; where it has said that again it is left out."""
+def _in_place_of_stand_in(found: list[Word], number: int, copy: Copy, fixed: int) -> bool:
+    """Put it where the model has said its stand-in; where it has said that again, and not because it was given, it is left out."""
     if not copy.stand_in:
         return False
     said = re.compile(re.escape(copy.stand_in) + r"(?!\d)")
@@ -99,10 +116,10 @@ def _in_place_of_stand_in(found: list[Word], number: int, copy: Copy) -> bool:
         made = whole
     if not made:
         return False
-    best = max(made, key=lambda place: (found[place].source == number, found[place].share))
+    best = max(made, key=lambda place: (place < fixed, found[place].source == number, found[place].share))
     for place in reversed(made):
         before, after = said.split(found[place].text, maxsplit=1)
-        if place == best:
+        if place == best or place < fixed:
             found[place] = Word(before + copy.text + after, number)
         elif any(map(str.isalnum, before + after)):
             found[place] = Word(before + after, found[place].source, found[place].share)
@@ -111,8 +128,8 @@ def _in_place_of_stand_in(found: list[Word], number: int, copy: Copy) -> bool:
     return True
 
 
-def _in_place_of_word(found: list[Word], number: int, copy: Copy) -> bool:
-    made = [place for place, word in enumerate(found) if copy.whole and word.source == number]
+def _in_place_of_word(found: list[Word], number: int, copy: Copy, fixed: int) -> bool:
+    made = [place for place, word in enumerate(found) if place >= fixed and copy.whole and word.source == number]
     if not made:
         return False
     text, first = _alone(copy), max(made, key=lambda place: found[place].share)
@@ -131,8 +148,9 @@ def _in_place_of_word(found: list[Word], number: int, copy: Copy) -> bool:
 # --- numbers --------------------------------------------------------------------------------------------------------------
 
 
-def with_numbers(words: Sequence[Word], source: Sequence[str], looks: Weights) -> list[Word]:
-    """The words of a translation with the numbers of the `source` words, where the model has said another number for one.
+def with_numbers(words: Sequence[Word], source: Sequence[str], looks: Weights, fixed: int = 0) -> list[Word]:
+    """The words of a translation with the numbers of the `source` words, where the model has said another number for one; the first
+    `fixed` words were given, and stay.
 
     A number that was not asked for takes the digits of the missing one to which it looks most; where none is missing, it is left out if it
     stands beside another one for the same source word. `looks` (words, source words + 1) is as `by_words` gives it. Numbers in letters, and
@@ -144,7 +162,7 @@ def with_numbers(words: Sequence[Word], source: Sequence[str], looks: Weights) -
     for place, word in enumerate(words):
         for number in map(_digits, _NUMBER.findall(word.text)):
             asked[number] -= 1
-            if asked[number] < 0:
+            if asked[number] < 0 and place >= fixed:
                 wrong.append(place)
     lost = [place for place, number in wanted.items() if asked[_digits(number)] > 0]
     found = list(words)

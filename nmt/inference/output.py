@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from nmt.inference.alignment import Word, aligned, word_numbers
-from nmt.inference.copying import Copy, copies, with_copies, with_held, with_numbers
+from nmt.inference.copying import Copy, copies, with_copies, with_given, with_held, with_numbers
 from nmt.inference.search import Candidate
 from nmt.inference.types import DecodeOptions, Hypothesis, TokenScore, Translation
 from nmt.text.normalize import normalize
-from nmt.text.placeholders import Kept
+from nmt.text.placeholders import Kept, hold_again
 from nmt.text.tokenizer import EOS, UNK, Tokenizer
 
 _MARKS = ".,;:!?()[]{}'\"„“”‚‘’«»"
@@ -121,16 +121,17 @@ class Output:
         )
 
     def translation(
-        self, text: str, found: Sequence[tuple[Part, Sequence[Candidate]]], options: DecodeOptions
+        self, text: str, found: Sequence[tuple[Part, Sequence[Candidate]]], options: DecodeOptions, prefix: str = ""
     ) -> Translation:
-        """The translation of `text` out of the candidates of its parts, best first; without parts the text, "" for white space."""
+        """The translation of `text` out of the candidates of its parts, best first, which begin with `prefix` where they are of one part;
+        without parts the text, "" for white space."""
         if not found:
             return Translation(text, (Hypothesis(text if normalize(text) else "", 0.0),), 0, 0)
         count = min(options.n_best, max(len(candidates) for _, candidates in found))
         hypotheses = []
         for rank in range(count):
             chosen = [(part, candidates[min(rank, len(candidates) - 1)]) for part, candidates in found]
-            hypotheses.append(self.hypothesis(chosen, options.alignment))
+            hypotheses.append(self.hypothesis(chosen, options.alignment, prefix))
         best = [candidates[0] for _, candidates in found]
         return Translation(
             source=text,
@@ -144,12 +145,12 @@ class Output:
             else (),
         )
 
-    def hypothesis(self, chosen: Chosen, alignment: bool) -> Hypothesis:
+    def hypothesis(self, chosen: Chosen, alignment: bool, prefix: str = "") -> Hypothesis:
         """One candidate translation, with the links of its words where `alignment` is wanted and the model shows them."""
         text, before, words = "", 0, 0  # source words of the parts before, target words so far
         links: list[tuple[int, int, bool]] = []
         for number, (part, candidate) in enumerate(chosen):
-            said, piece = self._said(part, candidate)
+            said, piece = self._said(part, candidate, prefix)
             between, goes_on = self._between(part, bool(piece and text), first=not number)
             before += len(between.split()) - goes_on
             words += len(between.split()) - bool(text and piece and not between)
@@ -187,19 +188,30 @@ class Output:
         unspaced = "" if self._source_spaced else " "
         return (part.before or unspaced) if words and self._target_spaced else "", not part.before
 
-    def _said(self, part: Part, candidate: Candidate) -> tuple[list[Word], str]:
+    def _said(self, part: Part, candidate: Candidate, prefix: str) -> tuple[list[Word], str]:
         """A candidate's words, with what they come from where that is known, and its text."""
         text = self._vocabularies.target.decode(candidate.ids).strip()
+        begun = self.begin(part, prefix) if prefix and self._target_spaced else []
         if candidate.attention is None:
             words = said = [Word(word, None) for word in text.split()]
+            fixed = len(self._vocabularies.target.decode(begun).split())
         else:
-            words, looks = aligned(candidate.attention, part.words, self._vocabularies.target.pieces(candidate.ids))
-            said = with_numbers(words, part.content.split(" "), looks) if part.faithful else words
+            pieces = self._vocabularies.target.pieces(candidate.ids)
+            words, looks = aligned(candidate.attention, part.words, pieces)
+            fixed = max(word_numbers(pieces[: len(begun)]), default=-1) + 1
+            said = with_numbers(words, part.content.split(" "), looks, fixed) if part.faithful else words
+        if UNK in begun and fixed == len(given := normalize(prefix).split()):
+            said = with_given(said, given, self._vocabularies.target.pieces([UNK])[0], part.copied)
         if part.copied:
-            said = with_copies(said, part.copied, max(part.words, default=-1))
+            said = with_copies(said, part.copied, max(part.words, default=-1), fixed)
         if said != words:
             text = (" " if self._target_spaced else "").join(word.text for word in said)
         return said, text
+
+    def begin(self, part: Part, prefix: str) -> list[int]:
+        """The ids that a translation of the part begins with, so that it begins with `prefix`."""
+        read = hold_again(prefix, part.kept) if part.kept else prefix
+        return self._vocabularies.target.encode([normalize(read)])[0]
 
     def _tokens(self, candidate: Candidate) -> Iterator[TokenScore]:
         pieces = self._vocabularies.target.pieces([*candidate.ids, EOS])

@@ -189,7 +189,7 @@ class Translator:
         whole = [not options.split_sentences or bool(prefix) for prefix in begun]
         targets, untagged = self._targets(texts, options.target)
         parts = self._parts(untagged, whole, options.keep_placeholders, [self._tags[target] for target in targets])
-        begins = self._begins(parts, begun, options)
+        begins = self._begins(parts, begun, [self._outputs[target] for target in targets], options)
         spoken = sorted((part for part in parts if not part.silent), key=lambda part: -len(part.ids))
         if demands and options.temperature:
             raise InputError("phrases are demanded of a search, not of what is drawn at random: set temperature to 0")
@@ -208,7 +208,7 @@ class Translator:
             for part, candidates in zip(parts, found, strict=True):
                 by_text[part.text].append((part, candidates))
             return [
-                self._outputs[targets[index]].translation(text, by_text[index], options)
+                self._outputs[targets[index]].translation(text, by_text[index], options, begun[index])
                 for index, text in enumerate(untagged)
             ]
 
@@ -280,9 +280,14 @@ class Translator:
         pieces = self.vocabularies.target.pieces(range(len(self.vocabularies.target)))
         return np.array([piece[:1].isalnum() for piece in pieces])
 
-    def _begins(self, parts: list[Part], prefixes: Sequence[str], options: DecodeOptions) -> list[list[int]]:
+    def _begins(
+        self, parts: list[Part], prefixes: Sequence[str], outputs: Sequence[Output], options: DecodeOptions
+    ) -> list[list[int]]:
         """The ids that each text's translation begins with."""
-        begins = self.vocabularies.target.encode([normalize(prefix) for prefix in prefixes])
+        begins: list[list[int]] = [[] for _ in prefixes]
+        for part in parts:
+            if prefixes[part.text]:
+                begins[part.text] = outputs[part.text].begin(part, prefixes[part.text])
         counts = collections.Counter(part.text for part in parts)
         for part in parts:
             begin, text = begins[part.text], part.text + 1

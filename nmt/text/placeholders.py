@@ -129,6 +129,16 @@ def hold(text: str, stand_ins: StandIns = STAND_INS) -> tuple[str, Kept | None]:
     return read, Kept(tuple(held), origin, len(words))
 
 
+def hold_again(text: str, kept: Kept) -> str:
+    """What a model is to read of a `text` that goes with one of which `kept` is held: with the same words in the place of the same."""
+    stand_ins = {each.text: each.stand_in for each in kept.held if not each.hidden}
+    read, end = "", 0
+    for start, after, _ in held_spans(text):
+        read += text[end:start] + stand_ins.get(text[start:after], text[start:after])
+        end = after
+    return read + text[end:]
+
+
 def _free(stand_ins: tuple[str, ...], text: str) -> Iterator[str]:
     """Those that the text does not have itself."""
     return (each for each in stand_ins if each not in text)
