@@ -78,6 +78,16 @@ def run(source: Path, output: Path, *more: str) -> subprocess.CompletedProcess[s
     return subprocess.CompletedProcess(process.args, process.returncode, out, errors)
 
 
+def until_answers(process: subprocess.Popen[str], output: Path) -> None:
+    """Wait for the first answers."""
+    answers = output.with_name(f"{output.name}.work") / "answers.jsonl"
+    deadline = time.monotonic() + 150
+    while not (answers.exists() and answers.stat().st_size):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
 def workers() -> dict[int, int]:
     """The workers of a job, and the raylet of each."""
     found = {}
@@ -95,12 +105,7 @@ def test_two_nodes_and_a_worker_that_dies(source: Path, expected: bytes, cluster
     """Nothing of the output changes, though the workers are on two nodes and one of them is killed and replaced."""
     output = tmp_path / "out.txt"
     with start(source, output, "--ray", cluster, "--workers", "2") as process:
-        answers = tmp_path / "out.txt.work" / "answers.jsonl"
-        deadline = time.monotonic() + 150
-        while not (answers.exists() and answers.stat().st_size):
-            assert process.poll() is None, process.communicate()
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        until_answers(process, output)
         before = workers()
         assert len(before) == 2
         assert len(set(before.values())) == 2  # each node has a raylet
@@ -115,12 +120,7 @@ def test_two_nodes_and_a_worker_that_dies(source: Path, expected: bytes, cluster
 def test_interrupted_it_goes_on_with_or_without_ray(source: Path, expected: bytes, tmp_path: Path) -> None:
     output = tmp_path / "out.txt"
     with start(source, output, "--ray", "--workers", "2") as process:
-        answers = tmp_path / "out.txt.work" / "answers.jsonl"
-        deadline = time.monotonic() + 150
-        while not (answers.exists() and answers.stat().st_size):
-            assert process.poll() is None, process.communicate()
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        until_answers(process, output)
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 130

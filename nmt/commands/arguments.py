@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from nmt.errors import ConfigError
 
 if TYPE_CHECKING:
-    from nmt.inference.client import Client
     from nmt.inference.translator import Translator
     from nmt.inference.types import DecodeOptions
 
@@ -80,9 +79,3 @@ def decode_options(options: argparse.Namespace, defaults: DecodeOptions) -> Deco
     from nmt.inference.types import DecodeOptions
 
     return parse(DecodeOptions, apply_overrides(defaults.model_dump() | given(options), options.set), "search options")
-
-
-def served_language(server: Client) -> str:
-    """The target language of a server; "" where it has several."""
-    languages = {str(model.get("target")) for model in server.models()}
-    return languages.pop() if len(languages) == 1 else ""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -78,7 +79,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         nargs="?",
         const="",
         metavar="ADDRESS",
-        help="by workers on Ray: HOST:PORT or auto for a cluster, nothing for this machine",
+        help="by workers on a Ray cluster: HOST:PORT, auto, or by default that of RAY_ADDRESS, else one started for this",
     )
     job.add_argument("--workers", type=positive, metavar="N", help="on Ray: so many (as many as there are CPUs for)")
 
@@ -107,7 +108,7 @@ def run(options: argparse.Namespace, system: System) -> int:
     opens = _inputs([str(name) for name in options.files], options.output, shape)
     links = any(each.links for each, _ in opens)
     if links:
-        system.given["alignment"] = True
+        system = replace(system, given=system.given | {"alignment": True})
     opened = system.open(tokens=options.json)
     passed = options.other_languages == "pass"
     tasks = [job.Task(Watched(each, opened.source, passed), path) for each, path in opens]
@@ -122,7 +123,8 @@ def run(options: argparse.Namespace, system: System) -> int:
     else:
         from nmt.batch.on_ray import on_ray
 
-        runner = on_ray(system, options.ray, options.workers, links, options.json)
+        address = options.ray or os.environ.get("RAY_ADDRESS", "")
+        runner = on_ray(system, address, options.workers, links, options.json)
     folder = options.output.with_name(f"{options.output.name}.work")
     outcome = job.run(tasks, folder, identity, runner, bool(options.force), options.window)
     _tell(outcome, tasks)
